@@ -1,0 +1,43 @@
+package conntrack
+
+import "corewire/internal/packet"
+
+// Tick is the tracker's time: milliseconds since an origin that the caller chose, wrapping at 2³². Two ticks are
+// compared by their signed difference, as jiffies are (include/linux/jiffies.h), so no timeout may exceed 2³¹-1 ms
+// (24.8 days). The caller reads its clock once a burst and passes it in; this package never asks the time.
+type Tick uint32
+
+// State is the connection state as the rules see it (-m state, -m conntrack --ctstate).
+type State uint8
+
+const (
+	StateInvalid State = iota
+	StateNew
+	StateEstablished
+	StateRelated
+	StateUntracked
+	States // number of states
+)
+
+// Dir is the direction of a packet within its connection.
+type Dir uint8
+
+const (
+	Original Dir = 0
+	Reply    Dir = 1
+)
+
+// Ref names an entry of one Table: its index, from 1; 0 is no entry. A Ref is valid within the burst in which Track
+// returned it.
+type Ref uint32
+
+// Conn is what Track says of one packet. It is a value; nothing in it outlives the burst.
+type Conn struct {
+	Ref   Ref    // the entry; 0 for INVALID and UNTRACKED packets without one
+	State State
+	Dir   Dir
+	Fresh bool   // the entry is new and unconfirmed: the caller must call Confirm or Discard next
+	Why   Reason // for StateInvalid: which check failed
+}
+
+var _ packet.Key // the key that entries are found by

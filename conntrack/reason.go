@@ -1,0 +1,4 @@
+package conntrack
+
+// Reason says which check made a packet INVALID.
+type Reason uint8
