@@ -33,7 +33,7 @@ type Ref uint32
 
 // Conn is what Track says of one packet. It is a value; nothing in it outlives the burst.
 type Conn struct {
-	Ref   Ref    // the entry; 0 for INVALID and UNTRACKED packets without one
+	Ref   Ref // the entry; 0 for INVALID and UNTRACKED packets without one
 	State State
 	Dir   Dir
 	Fresh bool   // the entry is new and unconfirmed: the caller must call Confirm or Discard next
