@@ -1,0 +1,225 @@
+package conntrack
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Settings is one immutable snapshot of everything that Linux lets an operator set under net.netfilter, except the
+// maximum and the number of buckets, which belong to Capacity and Table. A Settings is never written after it was
+// made: With returns a changed copy, and Table.SetSettings exchanges the pointer between two bursts. As in Linux a
+// changed timeout holds from an entry's next packet on; deadlines already set stay.
+//
+// All timeouts are in milliseconds here, in seconds in the table of rows. Switches are 0 or 1.
+type Settings struct {
+	tcp                 [tcpTimeouts]uint32  // by TCP state (tcpNone … tcpSynSent2), then the two caps
+	sctp                [sctpTimeouts]uint32 // by SCTP state
+	udp                 uint32               // one direction seen
+	udpStream           uint32               // both directions seen, older than 2 s
+	icmp, icmpv6        uint32
+	generic             uint32
+	gre, greStream      uint32
+	tcpLoose            uint32 // pick up connections in the middle
+	tcpBeLiberal        uint32 // window failures are accepted
+	tcpIgnoreInvalidRST uint32 // RST outside the window is ignored instead of INVALID
+	tcpMaxRetrans       uint32 // retransmissions after which tcpTimeoutMaxRetrans holds
+	checksum            uint32 // verify transport checksums
+	acct                uint32 // count packets and bytes per direction, for connections that begin from now on
+	timestamp           uint32 // note when a connection began, likewise
+}
+
+// TCP states, with the values of enum tcp_conntrack (uapi/linux/netfilter/nf_conntrack_tcp.h), and behind them the
+// two timeouts that belong to no state.
+const (
+	tcpNone uint8 = iota
+	tcpSynSent
+	tcpSynRecv
+	tcpEstablished
+	tcpFinWait
+	tcpCloseWait
+	tcpLastAck
+	tcpTimeWait
+	tcpClose
+	tcpSynSent2
+	tcpTimeoutMaxRetrans // too many retransmissions without an answer
+	tcpTimeoutUnack      // data not acknowledged, or picked up and not answered
+	tcpTimeouts
+)
+
+// SCTP states, with the values of enum sctp_conntrack (uapi/linux/netfilter/nf_conntrack_sctp.h).
+const (
+	sctpNone uint8 = iota
+	sctpClosed
+	sctpCookieWait
+	sctpCookieEchoed
+	sctpEstablished
+	sctpShutdownSent
+	sctpShutdownRecd
+	sctpShutdownAckSent
+	sctpHeartbeatSent
+	sctpTimeouts
+)
+
+// Unit says what a setting's number counts.
+type Unit uint8
+
+const (
+	UnitSeconds Unit = iota // a timeout
+	UnitSwitch              // 0 off, 1 on
+	UnitCount               // a plain number
+)
+
+// String returns "s", "0|1" or "count".
+func (u Unit) String() string {
+	switch u {
+	case UnitSeconds:
+		return "s"
+	case UnitSwitch:
+		return "0|1"
+	}
+	return "count"
+}
+
+// maxTimeout bounds every timeout, in seconds: 2³¹-1 ms, beyond which a wrapping Tick could not be compared (and
+// what a kernel with HZ=1000 accepts, proc_dointvec_jiffies in kernel/sysctl.c).
+const maxTimeout = (1<<31 - 1) / 1000
+
+// Setting is one row of the table of settings.
+type Setting struct {
+	Name    string // Linux' name, as under /proc/sys/net/netfilter
+	Default uint32 // Linux' default
+	Min     uint32
+	Max     uint32
+	Unit    Unit
+	Help    string
+
+	field func(*Settings) *uint32
+}
+
+// tcpRow, sctpRow and row build rows of the table below.
+func tcpRow(state uint8, name string, def uint32, help string) Setting {
+	return row("nf_conntrack_tcp_timeout_"+name, def, help, func(s *Settings) *uint32 { return &s.tcp[state] })
+}
+
+func sctpRow(state uint8, name string, def uint32, help string) Setting {
+	return row("nf_conntrack_sctp_timeout_"+name, def, help, func(s *Settings) *uint32 { return &s.sctp[state] })
+}
+
+func row(name string, def uint32, help string, field func(*Settings) *uint32) Setting {
+	return Setting{Name: name, Default: def, Max: maxTimeout, Unit: UnitSeconds, Help: help, field: field}
+}
+
+func switchRow(name string, def uint32, help string, field func(*Settings) *uint32) Setting {
+	return Setting{Name: name, Default: def, Max: 1, Unit: UnitSwitch, Help: help, field: field}
+}
+
+// AllSettings returns the table of settings in the order in which it is shown. The slice is the caller's.
+//
+// Defaults: tcp_timeouts in nf_conntrack_proto_tcp.c, udp_timeouts in nf_conntrack_proto_udp.c, sctp_timeouts in
+// nf_conntrack_proto_sctp.c, gre_timeouts in nf_conntrack_proto_gre.c, nf_ct_icmp_timeout, nf_ct_icmpv6_timeout,
+// nf_ct_generic_timeout.
+func AllSettings() []Setting {
+	return []Setting{
+		tcpRow(tcpSynSent, "syn_sent", 120, "a SYN was seen, no answer yet"),
+		tcpRow(tcpSynRecv, "syn_recv", 60, "a SYN/ACK was seen"),
+		tcpRow(tcpEstablished, "established", 5*24*3600, "the connection is open"),
+		tcpRow(tcpFinWait, "fin_wait", 120, "one side sent a FIN"),
+		tcpRow(tcpCloseWait, "close_wait", 60, "the FIN was acknowledged"),
+		tcpRow(tcpLastAck, "last_ack", 30, "both sides sent a FIN"),
+		tcpRow(tcpTimeWait, "time_wait", 120, "both FINs were acknowledged"),
+		tcpRow(tcpClose, "close", 10, "a RST was seen"),
+		tcpRow(tcpTimeoutMaxRetrans, "max_retrans", 300, "cap once nf_conntrack_tcp_max_retrans retransmissions went unanswered"),
+		tcpRow(tcpTimeoutUnack, "unacknowledged", 300, "cap while data is not acknowledged"),
+		switchRow("nf_conntrack_tcp_loose", 1, "pick up connections whose start was not seen", func(s *Settings) *uint32 { return &s.tcpLoose }),
+		switchRow("nf_conntrack_tcp_be_liberal", 0, "accept segments outside the window, except RST", func(s *Settings) *uint32 { return &s.tcpBeLiberal }),
+		switchRow("nf_conntrack_tcp_ignore_invalid_rst", 0, "let a RST outside the window pass without closing the connection", func(s *Settings) *uint32 { return &s.tcpIgnoreInvalidRST }),
+		{Name: "nf_conntrack_tcp_max_retrans", Default: 3, Max: 255, Unit: UnitCount, Help: "retransmissions without an answer before max_retrans holds", field: func(s *Settings) *uint32 { return &s.tcpMaxRetrans }},
+		row("nf_conntrack_udp_timeout", 30, "one direction seen", func(s *Settings) *uint32 { return &s.udp }),
+		row("nf_conntrack_udp_timeout_stream", 120, "both directions seen for more than 2 s", func(s *Settings) *uint32 { return &s.udpStream }),
+		row("nf_conntrack_icmp_timeout", 30, "ICMP requests", func(s *Settings) *uint32 { return &s.icmp }),
+		row("nf_conntrack_icmpv6_timeout", 30, "ICMPv6 requests", func(s *Settings) *uint32 { return &s.icmpv6 }),
+		row("nf_conntrack_generic_timeout", 600, "every protocol without a tracker", func(s *Settings) *uint32 { return &s.generic }),
+		sctpRow(sctpClosed, "closed", 10, "SCTP closed"),
+		sctpRow(sctpCookieWait, "cookie_wait", 3, "SCTP INIT seen"),
+		sctpRow(sctpCookieEchoed, "cookie_echoed", 3, "SCTP COOKIE ECHO seen"),
+		sctpRow(sctpEstablished, "established", 210, "SCTP association open"),
+		sctpRow(sctpShutdownSent, "shutdown_sent", 3, "SCTP SHUTDOWN seen in the original direction"),
+		sctpRow(sctpShutdownRecd, "shutdown_recd", 3, "SCTP SHUTDOWN seen in the reply direction"),
+		sctpRow(sctpShutdownAckSent, "shutdown_ack_sent", 3, "SCTP SHUTDOWN ACK seen"),
+		sctpRow(sctpHeartbeatSent, "heartbeat_sent", 30, "SCTP HEARTBEAT of an unknown association seen"),
+		row("nf_conntrack_gre_timeout", 30, "GRE, one direction seen", func(s *Settings) *uint32 { return &s.gre }),
+		row("nf_conntrack_gre_timeout_stream", 180, "GRE, both directions seen", func(s *Settings) *uint32 { return &s.greStream }),
+		switchRow("nf_conntrack_checksum", 1, "verify transport checksums; a wrong one is INVALID", func(s *Settings) *uint32 { return &s.checksum }),
+		switchRow("nf_conntrack_acct", 0, "count packets and bytes of connections that begin from now on", func(s *Settings) *uint32 { return &s.acct }),
+		switchRow("nf_conntrack_timestamp", 0, "note when connections that begin from now on began", func(s *Settings) *uint32 { return &s.timestamp }),
+	}
+}
+
+// scale returns how many of a row's field make one of its unit.
+func (r *Setting) scale() uint32 {
+	if r.Unit == UnitSeconds {
+		return 1000
+	}
+	return 1
+}
+
+// Get reads the row's value from s, in the row's unit.
+func (r *Setting) Get(s *Settings) uint32 { return *r.field(s) / r.scale() }
+
+// DefaultSettings returns Linux' defaults.
+func DefaultSettings() *Settings {
+	s := new(Settings)
+	for _, r := range AllSettings() {
+		*r.field(s) = r.Default * r.scale()
+	}
+	s.derive()
+	return s
+}
+
+// derive sets the fields that have no row of their own, as the kernel's tables do.
+func (s *Settings) derive() {
+	s.tcp[tcpSynSent2] = s.tcp[tcpSynSent] // TCP_CONNTRACK_SYN_SENT2: 2 min in tcp_timeouts, no sysctl
+}
+
+// Get reads a setting by Linux' name, in the unit of its row.
+func (s *Settings) Get(name string) (uint32, error) {
+	r, err := findSetting(name)
+	if err != nil {
+		return 0, fmt.Errorf("read setting: %w", err)
+	}
+	return r.Get(s), nil
+}
+
+// With returns a copy of s in which the setting of that name has the given value, in the unit of its row.
+func (s *Settings) With(name string, value uint32) (*Settings, error) {
+	r, err := findSetting(name)
+	if err != nil {
+		return nil, fmt.Errorf("change setting: %w", err)
+	}
+	if value < r.Min || value > r.Max {
+		return nil, fmt.Errorf("change setting %s: %d is out of range (%d to %d %s)", name, value, r.Min, r.Max, r.Unit)
+	}
+	c := *s
+	*r.field(&c) = value * r.scale()
+	c.derive()
+	return &c, nil
+}
+
+// WithText is With for a value as text, as sysctl -w and the configuration file have it.
+func (s *Settings) WithText(name, value string) (*Settings, error) {
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("change setting %s: %q is not a whole number", name, value)
+	}
+	return s.With(name, uint32(n))
+}
+
+// findSetting finds the row of that name.
+func findSetting(name string) (Setting, error) {
+	for _, r := range AllSettings() {
+		if r.Name == name {
+			return r, nil
+		}
+	}
+	return Setting{}, fmt.Errorf("%q is not known (names are those of /proc/sys/net/netfilter)", name)
+}
