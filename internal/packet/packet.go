@@ -8,12 +8,23 @@ const (
 	ClassIPv6               // tracked and judged by the rules
 	ClassARP                // EtherType 0x0806, RFC 826
 	ClassLLDP               // 0x88cc, IEEE 802.1AB
-	ClassSTP                // LLC 0x42 or a bridge group address, IEEE 802.1D
+	ClassSTP                // LLC 0x42 or a bridge group address, IEEE 802.1D; Cisco's PVST+ too
 	ClassLACP               // slow protocols, 0x8809, IEEE 802.3
 	ClassEAPOL              // 0x888e, IEEE 802.1X
-	ClassOther              // any other frame that is not IP
+	ClassOther              // any other frame that is not IP, PPPoE and MPLS too; frames shorter than a header
 	Classes                 // number of classes
 )
+
+// classNames are the spellings of the classes in settings and metrics.
+var classNames = [Classes]string{"ipv4", "ipv6", "arp", "lldp", "stp", "lacp", "eapol", "other"}
+
+// String returns the class's spelling in settings and metrics.
+func (c Class) String() string {
+	if c < Classes {
+		return classNames[c]
+	}
+	return "unknown"
+}
 
 // Flags are facts about a packet found while parsing.
 type Flags uint16
@@ -21,10 +32,17 @@ type Flags uint16
 const (
 	// Flipped: the packet runs from Key.B to Key.A. For an ICMP error it tells how the quoted packet ran.
 	Flipped Flags = 1 << iota
-	// Fragment: an IPv4 or IPv6 fragment (not an IPv6 atomic fragment, RFC 6946, which is a whole datagram... but
-	// the kernel tracks it as one too). Key holds addresses and protocol only; IPID, FragOff, FragLast are valid.
+	// Fragment: an IPv4 or IPv6 fragment that has to wait for the others of its datagram. Key holds addresses and
+	// protocol only, no port is read; IPID, FragOff, FragLast, and FragHdr for IPv6, are valid, and L4 is where the
+	// fragment's payload starts. For IPv6 Proto is the fragment header's next header, which may be a further
+	// extension header.
+	//
+	// Not a Fragment is an IPv6 atomic fragment (offset 0, no more fragments; RFC 6946): nf_ct_frag6_gather completes
+	// it at once and tracks it as the datagram that it is. Nor is a first IPv6 fragment that ends before its transport
+	// header does (RFC 8200 section 4.5): the kernel hands that one on as it is, so it is parsed as if it were whole,
+	// which for TCP, UDP and ICMPv6 ends in a Problem. Both have IPID and FragHdr set.
 	Fragment
-	// FragLast: no more fragments follow (MF clear).
+	// FragLast: no more fragments follow (MF clear). Only with Fragment.
 	FragLast
 	// ICMPError: an ICMP or ICMPv6 error that quotes a packet. Key is the quoted packet's flow.
 	ICMPError
@@ -36,24 +54,28 @@ const (
 
 // Packet is the parse of one frame, made once by Parse and reused for the next frame.
 //
-// Offsets are into Frame. All numbers are in host byte order.
+// Offsets are into Frame. All numbers are in host byte order. The caller sets Frame and In before Parse, which writes
+// every other field. A Packet aliases its frame and is valid as long as the frame is.
+//
+// The order is by use: the flow table reads the first 48 bytes, the rules what follows.
 type Packet struct {
 	Key  Key    // canonical flow key; see Key. Zone is 0 unless set by the caller after Parse
-	Hash uint64 // keyed hash of Key; written by the flow table's owner, not by Parse
+	Hash uint64 // keyed hash of Key; written by the flow table's owner; 0 after Parse
 
 	Src, Dst Addr // addresses of the (outermost) IP header as on the wire
 
 	Frame []byte // the whole frame, aliasing pool memory
 
-	L3   uint16 // offset of the IP header
-	L4   uint16 // offset of the transport header, behind IPv6 extension headers
-	End  uint16 // offset one past the IP datagram: link-layer padding lies behind it
-	VLAN uint16 // outermost VLAN id (12 bits); 0 when untagged
+	L3  uint32 // offset of the IP header
+	L4  uint32 // offset of the transport header, behind IPv6 extension headers; L3 <= L4 <= End
+	End uint32 // offset one past the IP datagram: link-layer padding lies behind it; End <= len(Frame)
 
-	SrcPort, DstPort uint16 // TCP, UDP, UDPLite, SCTP, DCCP; 0 for others
-	FragOff          uint16 // fragment offset in bytes
-	FragHdr          uint16 // IPv6: offset of the fragment header; 0 for IPv4
-	IPID             uint32 // IPv4 identification (16 bits) or IPv6 fragment identification
+	IPID    uint32 // IPv4 identification (16 bits) or IPv6 fragment identification
+	FragHdr uint32 // IPv6: offset of the first fragment header, 0 without one; 0 for IPv4
+
+	SrcPort, DstPort uint16 // TCP, UDP, UDPLite, SCTP, DCCP where PortsValid; 0 otherwise
+	FragOff          uint16 // fragment offset in bytes, a multiple of 8
+	VLAN             uint16 // outermost VLAN id (12 bits); 0 when untagged
 
 	Flags    Flags
 	Class    Class
@@ -67,3 +89,9 @@ type Packet struct {
 	Problem  Problem
 	In       Port // port the frame arrived on; written by the worker before Parse, kept by Parse
 }
+
+// Is reports whether every flag of f is set.
+func (p *Packet) Is(f Flags) bool { return p.Flags&f == f }
+
+// Transport returns the bytes of the datagram from the transport header on, without link-layer padding.
+func (p *Packet) Transport() []byte { return p.Frame[p.L4:p.End] }

@@ -1,0 +1,204 @@
+package packet
+
+import "encoding/binary"
+
+// parseIPv6 parses the IPv6 datagram at f[l3:], RFC 8200. Checks and their order are those of br_validate_ipv6,
+// nf_ct_frag6_gather and nf_conntrack's ipv6_get_l4proto.
+func (p *Packet) parseIPv6(f []byte, l3 int) {
+	p.Class, p.Family, p.L3 = ClassIPv6, 6, uint32(l3)
+	h := f[l3:]
+	if len(h) < 40 {
+		p.Problem = ProblemIPShort
+		return
+	}
+	w0 := binary.BigEndian.Uint64(h[0:8]) // version, traffic class, flow label, payload length, next header, hop limit
+	if w0>>60 != 6 {
+		p.Problem = ProblemIPVersion
+		return
+	}
+	payload := int(w0 >> 16 & 0xffff)
+	next := uint8(w0 >> 8)
+	if next == ProtoHopByHop {
+		n, ok := jumbo(h, payload)
+		if !ok {
+			p.Problem = ProblemHopByHop
+			return
+		}
+		payload = n
+	}
+	if payload > len(h)-40 {
+		p.Problem = ProblemIPLength
+		return
+	}
+	src := Addr{binary.BigEndian.Uint64(h[8:16]), binary.BigEndian.Uint64(h[16:24])}
+	dst := Addr{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
+	l4, end := l3+40, l3+40+payload
+	p.Src, p.Dst = src, dst
+	p.End = uint32(end)
+	p.TTL, p.TOS = uint8(w0), uint8(w0>>52)
+	if isExtHeader(next) {
+		var more bool
+		if l4, next, more = p.parseExtHeaders(f[:end], l4, next, w0>>16&0xffff != 0); !more {
+			return
+		}
+	}
+	p.L4, p.Proto = uint32(l4), next
+	p.parseTransport(f[l4:end], src, dst, next, 6)
+}
+
+// isExtHeader reports whether next is the number of an extension header that can be skipped, or that ends the chain
+// (ipv6_ext_hdr, net/ipv6/exthdrs_core.c). ESP is none: what follows it cannot be read.
+func isExtHeader(next uint8) bool {
+	const set = 1<<ProtoHopByHop | 1<<ProtoRouting | 1<<ProtoFragment | 1<<ProtoAH | 1<<ProtoNone | 1<<ProtoDestOpts
+	return next < 64 && set>>next&1 != 0
+}
+
+// jumbo checks the hop-by-hop header behind the IPv6 header h[:40] and returns the payload length: payload, or the one
+// of a jumbo payload option (nf_ip6_check_hbh_len; RFC 2675). len(h) is at least 40.
+func jumbo(h []byte, payload int) (int, bool) {
+	if len(h) < 48 {
+		return 0, false
+	}
+	end := 40 + (int(h[41])+1)*8
+	if end > len(h) {
+		return 0, false
+	}
+	field := payload
+	for o := 42; o < end; {
+		if h[o] == 0 { // Pad1
+			o++
+			continue
+		}
+		if end-o < 2 {
+			return 0, false
+		}
+		n := int(h[o+1]) + 2
+		if n > end-o {
+			return 0, false
+		}
+		if h[o] == 0xc2 { // jumbo payload, aligned to 4n+2
+			if n != 6 || o&3 != 2 || field != 0 {
+				return 0, false
+			}
+			v := binary.BigEndian.Uint32(h[o+2:])
+			if v <= 0xffff || uint64(v) > uint64(len(h)-40) {
+				return 0, false
+			}
+			payload = int(v)
+		}
+		o += n
+	}
+	return payload, true
+}
+
+// parseExtHeaders goes through the extension headers of the datagram that ends with f, from f[l4:] on, next being the
+// first one's number. gather is whether the payload length field is not 0, without which Linux does not look for
+// fragments. It returns where the transport header starts and its protocol; more is false when p is complete: a fragment
+// or a problem.
+func (p *Packet) parseExtHeaders(f []byte, l4 int, next uint8, gather bool) (int, uint8, bool) {
+	if gather {
+		if at := findFragment(f, l4, next); at >= 0 {
+			if at+8 > len(f) {
+				p.Problem = ProblemFragmentHeader
+				return 0, 0, false
+			}
+			off := binary.BigEndian.Uint16(f[at+2:])
+			p.FragHdr, p.IPID = uint32(at), binary.BigEndian.Uint32(f[at+4:])
+			if !firstTruncated(f, at) {
+				if off&^6 != 0 { // not atomic: an offset, or M
+					p.FragOff = off &^ 7
+					p.L4, p.Proto = uint32(at+8), f[at]
+					p.Flags = p.Key.Set(p.Src, p.Dst, 0, 0, f[at], 6) | Fragment
+					if off&1 == 0 {
+						p.Flags |= FragLast
+					}
+					return 0, 0, false
+				}
+				if at+8 == len(f) {
+					p.Problem = ProblemFragmentHeader
+					return 0, 0, false
+				}
+			}
+		}
+	}
+	l4, next, off, ok := skipExtHeaders(f, l4, next)
+	if !ok || off != 0 {
+		p.L4, p.Proto = uint32(min(l4, len(f))), next
+		p.Flags |= p.Key.Set(p.Src, p.Dst, 0, 0, next, 6)
+		p.Problem = ProblemExtHeader
+		return 0, 0, false
+	}
+	return min(l4, len(f)), next, true
+}
+
+// findFragment returns the offset of the first fragment header, or -1 where there is none that starts within f
+// (find_prev_fhdr, net/ipv6/netfilter/nf_conntrack_reasm.c). Arguments are as for skipExtHeaders.
+func findFragment(f []byte, at int, next uint8) int {
+	for next != ProtoFragment {
+		if !isExtHeader(next) || next == ProtoNone || at+2 > len(f) {
+			return -1
+		}
+		n := extHeaderLen(f, at, next)
+		next = f[at]
+		at += n
+	}
+	if at > len(f) {
+		return -1
+	}
+	return at
+}
+
+// firstTruncated reports whether the fragment whose header is at f[at:] is a first one that ends before the headers up
+// to the transport's do (ipv6frag_thdr_truncated, include/net/ipv6_frag.h; RFC 8200 section 4.5).
+func firstTruncated(f []byte, at int) bool {
+	l4, next, off, ok := skipExtHeaders(f, at, ProtoFragment)
+	if !ok || off != 0 {
+		return false
+	}
+	switch next {
+	case ProtoTCP:
+		l4 += 20
+	case ProtoUDP, ProtoICMPv6:
+		l4 += 8
+	default:
+		l4++
+	}
+	return l4 > len(f)
+}
+
+// skipExtHeaders goes through the extension headers at f[at:], the first one having the number next, to what is none or
+// to a fragment header whose offset, then returned in bytes, is not 0. It fails where a header starts beyond the end of
+// f or is No Next Header; the offset that it returns may be beyond len(f) when the last header goes beyond it
+// (ipv6_skip_exthdr). Each step advances by at least 8 bytes, so the length of f bounds the loop, as it does in the
+// kernel.
+func skipExtHeaders(f []byte, at int, next uint8) (l4 int, proto uint8, off uint16, ok bool) {
+	for isExtHeader(next) {
+		if next == ProtoNone || at+2 > len(f) {
+			return at, next, 0, false
+		}
+		if next == ProtoFragment {
+			if at+4 > len(f) {
+				return at, next, 0, false
+			}
+			if off = binary.BigEndian.Uint16(f[at+2:]) &^ 7; off != 0 {
+				return at, next, off, true
+			}
+		}
+		n := extHeaderLen(f, at, next)
+		next = f[at]
+		at += n
+	}
+	return at, next, 0, true
+}
+
+// extHeaderLen returns the length in bytes of the extension header number next at f[at:]: 8-byte units but for AH, which
+// has 4-byte ones (RFC 4302 section 2.2), and the fragment header, which has no length. It is at least 8.
+func extHeaderLen(f []byte, at int, next uint8) int {
+	switch next {
+	case ProtoFragment:
+		return 8
+	case ProtoAH:
+		return (int(f[at+1]) + 2) * 4
+	}
+	return (int(f[at+1]) + 1) * 8
+}

@@ -1,0 +1,108 @@
+package packet
+
+import "encoding/binary"
+
+const (
+	// EthernetHeader is the length of an Ethernet header without tags.
+	EthernetHeader = 14
+
+	// maxTags bounds the VLAN tags that Parse looks through, as VLAN_MAX_DEPTH does in the kernel
+	// (include/linux/if_vlan.h). A frame with more is ClassOther: no stack would find an IP packet behind them.
+	maxTags = 8
+)
+
+// Parse parses the frame p.Frame, which arrived on p.In, and writes every other field of p.
+//
+// It allocates nothing, reads no byte outside p.Frame and accepts any content. It does not verify transport checksums,
+// see VerifyChecksum.
+func Parse(p *Packet) {
+	f := p.Frame
+	p.reset()
+	if len(f) < EthernetHeader {
+		p.Class = ClassOther
+		return
+	}
+	typ := binary.BigEndian.Uint16(f[12:14])
+	l3 := EthernetHeader
+	if typ != EtherTypeIPv4 && typ != EtherTypeIPv6 {
+		if typ, l3 = p.parseTags(f, typ); typ != EtherTypeIPv4 && typ != EtherTypeIPv6 {
+			p.Class = classify(f, typ, l3)
+			return
+		}
+	}
+	if typ == EtherTypeIPv4 {
+		p.parseIPv4(f, l3)
+	} else {
+		p.parseIPv6(f, l3)
+	}
+}
+
+// ParseIP parses the bare IP datagram that starts at p.Frame[l3], such as one put together from fragments. The family
+// is that of the version field; a datagram of neither version is ClassIPv4 with ProblemIPVersion. l3 must not be
+// beyond len(p.Frame). What Parse promises holds here as well.
+func ParseIP(p *Packet, l3 int) {
+	f := p.Frame
+	p.reset()
+	if len(f) > l3 && f[l3]>>4 == 6 {
+		p.parseIPv6(f, l3)
+		return
+	}
+	p.parseIPv4(f, l3)
+}
+
+// reset clears every field but Frame and In.
+func (p *Packet) reset() {
+	p.Key = Key{}
+	p.Hash = 0
+	p.Src, p.Dst = Addr{}, Addr{}
+	p.L3, p.L4, p.End, p.IPID, p.FragHdr = 0, 0, 0, 0, 0
+	p.SrcPort, p.DstPort, p.FragOff, p.VLAN = 0, 0, 0, 0
+	p.Flags = 0
+	p.Class, p.Family, p.Proto, p.TCPFlags, p.ICMPType, p.ICMPCode = 0, 0, 0, 0, 0, 0
+	p.TTL, p.TOS, p.Problem = 0, 0, 0
+}
+
+// parseTags skips VLAN tags, typ being the EtherType at f[12], and returns the EtherType behind them and the offset of
+// what it describes. It sets p.VLAN. A tag that is cut off, or one too many, is returned as the type.
+func (p *Packet) parseTags(f []byte, typ uint16) (uint16, int) {
+	l3 := EthernetHeader
+	for n := 0; (typ == EtherTypeVLAN || typ == EtherTypeQinQ) && n < maxTags && len(f) >= l3+4; n++ {
+		if n == 0 {
+			p.VLAN = binary.BigEndian.Uint16(f[l3:]) & 0xfff
+		}
+		typ = binary.BigEndian.Uint16(f[l3+2:])
+		l3 += 4
+	}
+	return typ, l3
+}
+
+// classify returns the class of a frame that is not IP: typ is the EtherType, or the length of an 802.3 frame, and l3
+// the offset of what follows it.
+func classify(f []byte, typ uint16, l3 int) Class {
+	switch typ {
+	case EtherTypeARP:
+		return ClassARP
+	case EtherTypeLLDP:
+		return ClassLLDP
+	case EtherTypeSlow:
+		return ClassLACP
+	case EtherTypeEAPOL:
+		return ClassEAPOL
+	}
+	// Below 0x600 (ETH_P_802_3_MIN) it is a length, and LLC follows. 0x42 is the SAP of the spanning tree protocol; PVST+
+	// uses SNAP with Cisco's 00-00-0c and 0x010b.
+	if typ < 0x600 {
+		llc := f[l3:]
+		if len(llc) >= 2 && llc[0] == 0x42 && llc[1] == 0x42 {
+			return ClassSTP
+		}
+		if len(llc) >= 8 && binary.BigEndian.Uint64(llc) == 0xaaaa03_00000c_010b {
+			return ClassSTP
+		}
+	}
+	// 01-80-c2-00-00-00, the bridge group address.
+	if binary.BigEndian.Uint64(f[:8])>>16 == 0x0180c2000000 {
+		return ClassSTP
+	}
+	return ClassOther
+}
