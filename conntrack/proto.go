@@ -50,11 +50,16 @@ const (
 	actKill
 )
 
+// invalidShortens: with actInvalid a timeout is never longer than what is left, and holds only where at least this
+// much is left, in ms (nf_tcp_handle_invalid): now+timeout becomes the deadline where left >= invalidShortens and
+// left > timeout.
+const invalidShortens = 120_000
+
 // outcome is a tracker's answer about one packet. It travels in registers.
 type outcome struct {
-	timeout uint32 // ms from now until the entry expires; 0 leaves the deadline as it is
+	timeout uint32 // ms from now until the entry expires; 0 leaves the deadline; with actInvalid see invalidShortens
 	status  uint32 // status bits to set (StatusAssured …); none are ever cleared
 	act     action
 	state   uint8  // the entry's protocol state from now on; the state passed in when it does not change
-	why     Reason // actInvalid: which check failed
+	why     Reason // actInvalid: which check failed; with actAccept why the segment passed without changing the connection
 }

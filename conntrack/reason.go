@@ -29,31 +29,40 @@ const (
 	ReasonSCTPVtag  // wrong verification tag
 	// GRE (nf_conntrack_proto_gre.c).
 	ReasonGRE // a version 1 packet of no known PPTP session
-	Reasons   // number of reasons
+	// TCP again. The last four name segments that pass without changing the connection (actAccept), for the counters.
+	ReasonTCPFlags     // illegal set of flags
+	ReasonTCPIgnored   // cannot be placed: a SYN, SYN/ACK or ACK that the ends have to sort out
+	ReasonTCPChallenge // the challenge ACK (RFC 5961) that answers an ignored SYN
+	ReasonTCPOvershot  // somewhat more than the receiver allowed
+	Reasons            // number of reasons
 )
 
 var reasonNames = [Reasons]string{
-	ReasonNone:        "none",
-	ReasonMalformed:   "malformed transport header",
-	ReasonChecksum:    "bad checksum",
-	ReasonNoInverse:   "icmp type without counterpart",
-	ReasonNotNew:      "icmp answer without request",
-	ReasonNotRelated:  "icmp error for no known connection",
-	ReasonQuote:       "icmp error with an unreadable quote",
-	ReasonOuterAddr:   "icmp error not addressed to the quoted sender",
-	ReasonFragment:    "fragment not reassembled",
-	ReasonTCPState:    "tcp invalid in this state",
-	ReasonTCPNotNew:   "tcp not the start of a connection",
-	ReasonTCPSeqOver:  "tcp sequence beyond window",
-	ReasonTCPSeqUnder: "tcp sequence too old",
-	ReasonTCPAckOver:  "tcp ack of unsent data",
-	ReasonTCPAckUnder: "tcp ack too old",
-	ReasonTCPRst:      "tcp rst outside window",
-	ReasonTCPSynProxy: "tcp syn ignored",
-	ReasonSCTPState:   "sctp invalid in this state",
-	ReasonSCTPChunk:   "sctp invalid chunks",
-	ReasonSCTPVtag:    "sctp wrong verification tag",
-	ReasonGRE:         "gre without pptp session",
+	ReasonNone:         "none",
+	ReasonMalformed:    "malformed transport header",
+	ReasonChecksum:     "bad checksum",
+	ReasonNoInverse:    "icmp type without counterpart",
+	ReasonNotNew:       "icmp answer without request",
+	ReasonNotRelated:   "icmp error for no known connection",
+	ReasonQuote:        "icmp error with an unreadable quote",
+	ReasonOuterAddr:    "icmp error not addressed to the quoted sender",
+	ReasonFragment:     "fragment not reassembled",
+	ReasonTCPState:     "tcp invalid in this state",
+	ReasonTCPNotNew:    "tcp not the start of a connection",
+	ReasonTCPSeqOver:   "tcp sequence beyond window",
+	ReasonTCPSeqUnder:  "tcp sequence too old",
+	ReasonTCPAckOver:   "tcp ack of unsent data",
+	ReasonTCPAckUnder:  "tcp ack too old",
+	ReasonTCPRst:       "tcp rst outside window",
+	ReasonTCPSynProxy:  "tcp syn ignored",
+	ReasonSCTPState:    "sctp invalid in this state",
+	ReasonSCTPChunk:    "sctp invalid chunks",
+	ReasonSCTPVtag:     "sctp wrong verification tag",
+	ReasonGRE:          "gre without pptp session",
+	ReasonTCPFlags:     "tcp illegal flags",
+	ReasonTCPIgnored:   "tcp out of place",
+	ReasonTCPChallenge: "tcp challenge ack",
+	ReasonTCPOvershot:  "tcp more than the window",
 }
 
 // String names the reason in lower case, as in drop reports and metrics.
