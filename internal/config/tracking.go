@@ -1,0 +1,35 @@
+package config
+
+import "corewire/conntrack"
+
+// Tracking returns connection tracking's settings as the trackers take them.
+func (c *Config) Tracking() *conntrack.Settings { return c.tracking }
+
+// trackingRows makes a row of each of conntrack's.
+func trackingRows() []Setting {
+	var rows []Setting
+	for _, r := range conntrack.AllSettings() {
+		s := Setting{Name: r.Name, Group: "Connection tracking", Default: decimal(int64(r.Default)), Min: int64(r.Min), Max: int64(r.Max), When: Live, Help: r.Help,
+			get: func(c *Config) string { return decimal(int64(r.Get(c.tracking))) },
+		}
+		scale := int64(1)
+		switch r.Unit {
+		case conntrack.UnitSeconds:
+			s.Kind, s.Unit = Duration, "s"
+			scale = int64(s.unit())
+		case conntrack.UnitSwitch:
+			s.Kind = Switch
+		default:
+			s.Kind = Number
+		}
+		s.set = func(c *Config, _ string, n int64) {
+			changed, err := c.tracking.With(r.Name, uint32(n/scale))
+			if err != nil { // the row's own range has been checked
+				panic("config: " + err.Error())
+			}
+			c.tracking = changed
+		}
+		rows = append(rows, s)
+	}
+	return rows
+}
