@@ -1,0 +1,417 @@
+package rules
+
+import (
+	"fmt"
+	"strings"
+
+	"corewire/internal/packet"
+)
+
+// maxDepth bounds the nesting of calls from chain to chain. iptables has no bound but memory; nobody's rules come
+// near this one.
+const maxDepth = 256
+
+// maxConditions bounds the conditions of one rule: a byte counts them.
+const maxConditions = 255
+
+// Compile makes one rule set of one or more files. Chains of several files are one after the other: a base chain may
+// stand in several files for one IP version, a user chain in one. The error is *Errors.
+func Compile(files []*File, opt Options) (*Ruleset, error) {
+	c := compiler{rs: &Ruleset{opt: opt}, opt: opt}
+	c.collect(files)
+	for f := range c.fam {
+		c.resolve(f)
+	}
+	if err := c.errs.orNil(); err != nil {
+		return nil, err
+	}
+	for f := range c.fam {
+		c.program(f)
+	}
+	if err := c.errs.orNil(); err != nil {
+		return nil, err
+	}
+	return c.rs, nil
+}
+
+type compiler struct {
+	rs   *Ruleset
+	opt  Options
+	errs Errors
+	fam  [2]familyChains // IPv4, IPv6
+	cur  *program
+	// ifWarned holds the interface names already warned about.
+	ifWarned map[string]bool
+}
+
+// familyChains are the chains of one IP version while compiling.
+type familyChains struct {
+	list   []*merged
+	byName map[string]*merged
+}
+
+// merged is a chain with the rules of all files.
+type merged struct {
+	name   string
+	pos    Pos
+	policy Policy
+	files  int
+	rules  []ref
+	index  uint32 // in program.chains
+	mark   uint8  // of the search for loops
+	depth  int
+}
+
+// ref is a rule and its identity.
+type ref struct {
+	r  *Rule
+	id RuleID
+}
+
+func families(f Family) []int {
+	switch f {
+	case IPv4:
+		return []int{0}
+	case IPv6:
+		return []int{1}
+	}
+	return []int{0, 1}
+}
+
+func (c *compiler) fail(pos Pos, found, expected, hint string) {
+	c.errs.add(&Error{Pos: pos, Found: found, Expected: expected, Hint: hint})
+}
+
+// collect gives every rule its identity and place, and puts it into the chains of its IP versions.
+func (c *compiler) collect(files []*File) {
+	for f := range c.fam {
+		c.fam[f].byName = make(map[string]*merged)
+		c.getChain(f, &Chain{Name: "FORWARD", Policy: PolicyAccept})
+		c.fam[f].list[0].files = 0
+	}
+	numbers := make(map[string]int) // rules so far, by family and chain: numbering goes on over files
+	for _, file := range files {
+		c.rs.warnings = append(c.rs.warnings, file.Warnings...)
+		for _, t := range file.Tables {
+			for _, ch := range t.Chains {
+				if ch.Ignored {
+					continue
+				}
+				var into []*merged
+				for _, f := range families(file.Family) {
+					m := c.getChain(f, ch)
+					into = append(into, m)
+					if ch.Policy == PolicyNone && m.files > 1 {
+						c.fail(ch.Pos, ch.Name, "each user chain in one file", "it is in "+m.pos.String()+" already")
+					}
+				}
+				key := file.Family.String() + " " + ch.Name
+				info := ChainInfo{Table: t.Name, Name: ch.Name, Family: file.Family, Policy: ch.Policy, Chain: ch}
+				for _, r := range ch.Rules {
+					if len(c.rs.rules) >= MaxRules {
+						c.fail(r.Pos, "", fmt.Sprintf("at most %d rules in a rule set", MaxRules), "")
+						return
+					}
+					id := RuleID(len(c.rs.rules))
+					numbers[key]++
+					c.rs.rules = append(c.rs.rules, Info{Table: t.Name, Chain: ch.Name, Number: numbers[key], Family: r.Family, Rule: r, Counter: r.Counter})
+					info.Rules = append(info.Rules, id)
+					for k, f := range families(file.Family) {
+						if r.Family&(1<<f) != 0 {
+							into[k].rules = append(into[k].rules, ref{r, id})
+						}
+					}
+				}
+				c.rs.chains = append(c.rs.chains, info)
+			}
+		}
+	}
+}
+
+func (c *compiler) getChain(f int, ch *Chain) *merged {
+	fc := &c.fam[f]
+	m := fc.byName[ch.Name]
+	if m == nil {
+		m = &merged{name: ch.Name, pos: ch.Pos, index: uint32(len(fc.list))}
+		fc.byName[ch.Name] = m
+		fc.list = append(fc.list, m)
+	}
+	m.files++
+	m.policy = ch.Policy
+	return m
+}
+
+// resolve checks jumps and looks for loops.
+func (c *compiler) resolve(f int) {
+	fc := &c.fam[f]
+	var names []string
+	for _, m := range fc.list {
+		if len(names) < 200 {
+			names = append(names, m.name)
+		}
+	}
+	for _, m := range fc.list {
+		for _, r := range m.rules {
+			t := &r.r.Target
+			if (t.Verb == VerbJump || t.Verb == VerbGoto) && fc.byName[t.Chain] == nil {
+				if f == 1 && r.r.Family == Both && c.fam[0].byName[t.Chain] == nil {
+					continue // reported for IPv4
+				}
+				hint := ""
+				if c.errs.More == 0 {
+					hint = didYouMean(t.Chain, names)
+				}
+				c.fail(t.Pos, t.Chain, "a target or a chain of this table", hint)
+			}
+		}
+	}
+	for _, m := range fc.list {
+		c.visit(fc, m)
+	}
+}
+
+// visit walks the calls below a chain depth first, without recursion: a hostile file may nest its chains deeply.
+func (c *compiler) visit(fc *familyChains, root *merged) {
+	const open, done = 1, 2
+	type step struct {
+		m *merged
+		i int
+	}
+	if root.mark != 0 {
+		return
+	}
+	root.mark = open
+	stack := []step{{root, 0}}
+	for len(stack) > 0 {
+		s := &stack[len(stack)-1]
+		if s.i == len(s.m.rules) {
+			s.m.mark = done
+			d := s.m.depth
+			stack = stack[:len(stack)-1]
+			if len(stack) > 0 {
+				up := stack[len(stack)-1]
+				if up.m.depth < d+1 {
+					up.m.depth = d + 1
+				}
+			}
+			continue
+		}
+		t := &s.m.rules[s.i].r.Target
+		s.i++
+		if t.Verb != VerbJump && t.Verb != VerbGoto {
+			continue
+		}
+		next := fc.byName[t.Chain]
+		switch {
+		case next == nil:
+		case next.mark == open:
+			names := next.name
+			for k := len(stack) - 1; k >= 0 && stack[k].m != next; k-- {
+				names = stack[k].m.name + " → " + names
+			}
+			c.fail(t.Pos, t.Chain, "chains without a loop", clip(next.name+" → "+names))
+		case next.mark == done:
+			if s.m.depth < next.depth+1 {
+				s.m.depth = next.depth + 1
+			}
+		default:
+			next.mark = open
+			stack = append(stack, step{next, 0})
+		}
+	}
+	if root.depth > maxDepth {
+		c.fail(root.pos, root.name, fmt.Sprintf("calls nested at most %d deep", maxDepth), "")
+	}
+}
+
+// program compiles the chains of one IP version that FORWARD leads to.
+func (c *compiler) program(f int) {
+	fc := &c.fam[f]
+	g := &c.rs.prog[f]
+	c.cur = g
+	g.chains = make([]chain, len(fc.list))
+	g.depth = fc.list[0].depth
+	g.policy = Accept
+	if fc.list[0].policy == PolicyDrop {
+		g.policy = Drop
+	}
+	used := make([]bool, len(fc.list))
+	used[0] = true
+	todo := []*merged{fc.list[0]}
+	for len(todo) > 0 {
+		m := todo[0]
+		todo = todo[1:]
+		g.chains[m.index].first = uint32(len(g.rules))
+		for _, r := range m.rules {
+			cr := rule{id: r.id, verb: r.r.Target.Verb}
+			if cr.verb == VerbJump || cr.verb == VerbGoto {
+				next := fc.byName[r.r.Target.Chain]
+				cr.arg = next.index
+				if !used[next.index] {
+					used[next.index] = true
+					todo = append(todo, next)
+				}
+			}
+			c.conditions(&cr, r.r)
+			g.rules = append(g.rules, cr)
+		}
+		g.chains[m.index].end = uint32(len(g.rules))
+	}
+}
+
+// conditions writes what a rule asks, in the order in which xtables asks it: a match that finds a header missing drops
+// the packet on the spot, so that the order of the matches shows.
+func (c *compiler) conditions(cr *rule, r *Rule) {
+	g := c.cur
+	var list []pred
+	add := func(q pred) { list = append(list, q) }
+	if r.Src.Set || r.Src.Not {
+		add(pred{op: opSrc, not: r.Src.Not, a: c.addr(r.Src)})
+	}
+	if r.Dst.Set || r.Dst.Not {
+		add(pred{op: opDst, not: r.Dst.Not, a: c.addr(r.Dst)})
+	}
+	if in := c.ports(r.In, packet.Inside, packet.Outside) & c.ports(r.Out, packet.Outside, packet.Inside); in != 3 {
+		add(pred{op: opPorts, lo: in})
+	}
+	if r.Proto.Num != 0 {
+		add(pred{op: opProto, not: r.Proto.Not, lo: uint16(r.Proto.Num)})
+	}
+	if r.Fragment == FragmentYes {
+		add(pred{op: opNever}) // packets are judged after reassembly: there are no fragments
+	}
+	for _, m := range r.Matches {
+		c.match(m, add)
+	}
+	if len(list) > maxConditions {
+		c.fail(r.Pos, "", fmt.Sprintf("at most %d conditions in a rule", maxConditions), "split it into two with a user chain")
+		return
+	}
+	cr.pred, cr.preds = uint32(len(g.preds)), uint8(len(list))
+	g.preds = append(g.preds, list...)
+}
+
+func (c *compiler) match(m Match, add func(pred)) {
+	ports := func(o op, r PortRange) {
+		if !r.full() {
+			add(pred{op: o, not: r.Not, lo: r.Lo, hi: r.Hi})
+		}
+	}
+	switch m := m.(type) {
+	case *CommentMatch:
+	case *TCPMatch:
+		add(pred{op: opHeader, lo: 20})
+		ports(opSport, m.Src)
+		ports(opDport, m.Dst)
+		if m.Flags.Mask != 0 || m.Flags.Want != 0 || m.Flags.Not {
+			add(pred{op: opFlags, not: m.Flags.Not, lo: uint16(m.Flags.Mask), hi: uint16(m.Flags.Want)})
+		}
+		if m.Option.Kind != 0 {
+			add(pred{op: opOption, not: m.Option.Not, lo: uint16(m.Option.Kind)})
+		}
+	case *UDPMatch:
+		add(pred{op: opHeader, lo: 8})
+		ports(opSport, m.Src)
+		ports(opDport, m.Dst)
+	case *ICMPMatch:
+		add(pred{op: opHeader, lo: 8})
+		switch {
+		case m.module == "icmp" && m.Type == 255 && m.Not:
+			add(pred{op: opNever})
+		case m.module == "icmp" && m.Type == 255:
+		default:
+			add(pred{op: opICMP, not: m.Not, lo: uint16(m.Type), hi: uint16(m.MinCode)<<8 | uint16(m.MaxCode)})
+		}
+	case *MultiportMatch:
+		add(pred{op: opHeader, lo: 4})
+		add(pred{op: opMulti, not: m.Not, lo: uint16(m.Side), a: uint32(len(c.cur.ports)), n: uint16(len(m.Ports))})
+		c.cur.ports = append(c.cur.ports, m.Ports...)
+	case *ConntrackMatch:
+		c.conntrack(m, add)
+	}
+}
+
+// addr stores an address with its mask and returns its index.
+func (c *compiler) addr(a AddrMatch) uint32 {
+	c.cur.addrs = append(c.cur.addrs, prefix{a.Addr, a.Mask})
+	return uint32(len(c.cur.addrs) - 1)
+}
+
+// ports returns the ports that a packet may come from so that the interface matches, as bits by packet.Port: first is
+// the port to arrive on when the name is that of the inside, second when it is that of the outside.
+func (c *compiler) ports(m InterfaceMatch, first, second packet.Port) uint16 {
+	if m.Pos.Line == 0 {
+		return 3
+	}
+	var bits uint16
+	if c.named(m.Name, "inside", c.opt.InsideName) {
+		bits |= 1 << first
+	}
+	if c.named(m.Name, "outside", c.opt.OutsideName) {
+		bits |= 1 << second
+	}
+	if bits == 0 && !c.ifWarned[m.Name] {
+		if c.ifWarned == nil {
+			c.ifWarned = make(map[string]bool)
+		}
+		c.ifWarned[m.Name] = true
+		c.rs.warnings = append(c.rs.warnings, Warning{m.Pos, fmt.Sprintf("interface %s is neither port of the wire: no packet comes or goes there", m.Name)})
+	}
+	if m.Not {
+		bits ^= 3
+	}
+	return bits
+}
+
+// named says whether a rule's interface name, perhaps with a "+" at its end, names the port.
+func (c *compiler) named(pattern, port, device string) bool {
+	if p, ok := strings.CutSuffix(pattern, "+"); ok {
+		return strings.HasPrefix(port, p) || device != "" && strings.HasPrefix(device, p)
+	}
+	return pattern == port || device != "" && pattern == device
+}
+
+// conntrack writes the conditions of -m conntrack. A packet without a connection matches when the state does, and
+// never without --ctstate: what is asked behind the state is asked of packets with a connection only.
+func (c *compiler) conntrack(m *ConntrackMatch, add func(pred)) {
+	var list []pred
+	if m.HasDir {
+		list = append(list, pred{op: opDir, lo: uint16(m.Dir)})
+		c.rs.needs |= NeedDir
+	}
+	for k, a := range []AddrMatch{m.OrigSrc, m.OrigDst, m.ReplSrc, m.ReplDst} {
+		if a.Pos.Line != 0 {
+			list = append(list, pred{op: opCtAddr, not: a.Not, lo: uint16(k), a: c.addr(a)})
+			c.rs.needs |= NeedDir
+		}
+	}
+	if m.HasProto {
+		list = append(list, pred{op: opCtProto, not: m.ProtoNot, lo: uint16(m.Proto)})
+	}
+	for k, r := range []PortRange{m.OrigSrcPort, m.OrigDstPort, m.ReplSrcPort, m.ReplDstPort} {
+		if m.portSet&(1<<k) != 0 {
+			list = append(list, pred{op: opCtPort, not: r.Not, lo: r.Lo, hi: r.Hi, a: uint32(k)})
+			c.rs.needs |= NeedDir
+		}
+	}
+	if m.HasStatus {
+		list = append(list, pred{op: opCtStatus, not: m.StatusNot, a: m.Status})
+		c.rs.needs |= NeedStatus
+	}
+	if m.HasExpire {
+		list = append(list, pred{op: opCtExpire, not: m.ExpireNot, a: m.ExpireLo, b: m.ExpireHi})
+		c.rs.needs |= NeedExpires
+	}
+	if !m.HasState {
+		add(pred{op: opTracked})
+		for _, q := range list {
+			add(q)
+		}
+		return
+	}
+	add(pred{op: opState, not: m.StatesNot, lo: uint16(m.States)})
+	for _, q := range list {
+		q.n = 1 // holds for packets without a connection
+		add(q)
+	}
+}

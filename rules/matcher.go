@@ -1,0 +1,259 @@
+package rules
+
+import "corewire/internal/packet"
+
+// TraceBits is how many bits a trace takes: the caller may keep it in a word together with a generation number.
+const TraceBits = 24
+
+const (
+	traceStateBits = 3 // of State
+	tracePortBits  = 1
+	nodeBits       = TraceBits - traceStateBits - tracePortBits
+	maxNodes       = 1 << nodeBits
+)
+
+// Matcher judges packets by one rule set for one worker: it owns the counters and the traces. One goroutine uses it.
+//
+// A trace is the path of a packet through the rules: every rule that counts it, and what decided. It is kept as a
+// node of a tree, a rule below the node of the rules before it, so that paths share their beginnings. The node of a
+// path of one rule is the rule itself; only longer paths are looked up.
+type Matcher struct {
+	rs       *Ruleset
+	stack    []frame
+	counters []Counter // by RuleID
+	direct   uint32    // nodes 1..direct are paths of one RuleID
+	nodes    []node    // nodes above direct
+	slots    []uint32  // hash table over nodes, open addressing: node numbers, 0 free
+}
+
+// node is a path: the rule behind the path up.
+type node struct {
+	up   uint32
+	rule RuleID
+}
+
+// frame is where to go on after a user chain.
+type frame struct{ pc, end uint32 }
+
+// NewMatcher makes a matcher for one worker. All its memory is allocated here.
+func (rs *Ruleset) NewMatcher() *Matcher {
+	m := &Matcher{
+		rs:       rs,
+		stack:    make([]frame, max(rs.prog[0].depth, rs.prog[1].depth)+1),
+		counters: make([]Counter, rs.Counters()),
+		direct:   uint32(rs.Counters()),
+	}
+	// Room for paths: twice the rules, for each may be reached by several ways, but some at least, and within the
+	// bits that a trace has.
+	room := min(max(4096, 2*len(rs.rules)), maxNodes-1-int(m.direct))
+	m.nodes = make([]node, 0, room)
+	size := 1
+	for size < 2*room {
+		size *= 2
+	}
+	m.slots = make([]uint32, size)
+	return m
+}
+
+// Ruleset returns the rule set that the matcher judges by.
+func (m *Matcher) Ruleset() *Ruleset { return m.rs }
+
+// extend returns the node of path up followed by a rule, 0 when there is no room for it.
+func (m *Matcher) extend(up uint32, id RuleID) uint32 {
+	if up == 0 {
+		return uint32(id) + 1
+	}
+	mask := uint32(len(m.slots) - 1)
+	h := uint32((uint64(up)<<32 | uint64(id)) * 0x9e3779b97f4a7c15 >> 32)
+	for i := h & mask; ; i = (i + 1) & mask {
+		n := m.slots[i]
+		if n == 0 {
+			if len(m.nodes) == cap(m.nodes) {
+				return 0
+			}
+			m.nodes = append(m.nodes, node{up, id})
+			n = m.direct + uint32(len(m.nodes))
+			m.slots[i] = n
+			return n
+		}
+		if x := &m.nodes[n-m.direct-1]; x.up == up && x.rule == id {
+			return n
+		}
+	}
+}
+
+// Match judges one packet. p.Class must be IPv4 or IPv6, p a whole datagram. It does not count: the caller passes
+// Result.Trace to Count, also for later packets of the connection when Result.Cacheable. It allocates nothing.
+func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
+	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&packet.ICMPError == 0 && c.State != Invalid && c.State != Untracked}
+	if p.Family == 6 {
+		w.g, w.policy = &m.rs.prog[1], RuleID(len(m.rs.rules)+idPolicy6)
+	} else {
+		w.g, w.policy = &m.rs.prog[0], RuleID(len(m.rs.rules)+idPolicy4)
+	}
+	v, id := w.run(p, c)
+	if w.full {
+		return Result{Verdict: v, Rule: id}
+	}
+	return Result{Verdict: v, Cacheable: w.cacheable, Rule: id, Trace: w.path<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
+}
+
+// Count adds one packet of so many bytes (of the IP datagram) to every rule of the trace. Trace 0 does nothing.
+func (m *Matcher) Count(trace uint32, bytes int) {
+	for n := trace >> (traceStateBits + tracePortBits); n != 0; {
+		id := RuleID(n - 1)
+		if n > m.direct {
+			x := &m.nodes[n-m.direct-1]
+			n, id = x.up, x.rule
+		} else {
+			n = 0
+		}
+		k := &m.counters[id]
+		k.Packets++
+		k.Bytes += uint64(bytes)
+	}
+}
+
+// TraceState returns the connection state that a cached trace is valid for.
+func (m *Matcher) TraceState(trace uint32) State { return State(trace & (1<<traceStateBits - 1)) }
+
+// TraceValid says whether a cached trace is valid for a packet of the same connection and direction that came in on
+// the port with the connection in the state.
+func TraceValid(trace uint32, in packet.Port, s State) bool {
+	return trace&(1<<(traceStateBits+tracePortBits)-1) == uint32(in)<<traceStateBits|uint32(s)
+}
+
+// TraceResult returns the result that a trace stands for. trace must come from this matcher's Match and not be 0.
+func (m *Matcher) TraceResult(trace uint32) Result {
+	n := trace >> (traceStateBits + tracePortBits)
+	id := RuleID(n - 1)
+	if n > m.direct {
+		id = m.nodes[n-m.direct-1].rule
+	}
+	return Result{Verdict: m.rs.verdict(id), Cacheable: true, Rule: id, Trace: trace}
+}
+
+// RuleName returns the name of the rule that decided a trace, as Ruleset.RuleName.
+func (m *Matcher) RuleName(trace uint32) string {
+	if trace == 0 {
+		return "?"
+	}
+	return m.rs.RuleName(m.TraceResult(trace).Rule)
+}
+
+// Counters adds the matcher's counters to dst, which has Ruleset.Counters elements.
+func (m *Matcher) Counters(dst []Counter) {
+	for k := range m.counters {
+		dst[k].Packets += m.counters[k].Packets
+		dst[k].Bytes += m.counters[k].Bytes
+	}
+}
+
+// verdict returns what a deciding rule decides.
+func (rs *Ruleset) verdict(id RuleID) Verdict {
+	if int(id) < len(rs.rules) {
+		if rs.rules[id].Rule.Target.Verb == VerbAccept {
+			return Accept
+		}
+		return Drop
+	}
+	switch int(id) - len(rs.rules) {
+	case idPolicy4:
+		return rs.prog[0].policy
+	case idPolicy6:
+		return rs.prog[1].policy
+	}
+	return Drop
+}
+
+// walk is one packet's way through the rules.
+type walk struct {
+	m         *Matcher
+	g         *program
+	policy    RuleID
+	path      uint32
+	bytes     uint32 // of the IP datagram
+	full      bool   // there was no room to keep the path: every rule is counted as it matches
+	cacheable bool
+}
+
+// run follows iptables' order (net/ipv4/netfilter/ip_tables.c, ipt_do_table).
+func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
+	g := w.g
+	stack := w.m.stack
+	sp := 0
+	ch := &g.chains[0]
+	pc, end := ch.first, ch.end
+	for {
+		if pc == end {
+			if sp == 0 {
+				w.note(w.policy)
+				return g.policy, w.policy
+			}
+			sp--
+			pc, end = stack[sp].pc, stack[sp].end
+			continue
+		}
+		r := &g.rules[pc]
+		pc++
+		switch w.matches(r, p, c) {
+		case no:
+			continue
+		case short:
+			id := RuleID(len(w.m.rs.rules) + idShort)
+			w.note(id)
+			return Drop, id
+		}
+		w.note(r.id)
+		switch r.verb {
+		case VerbAccept:
+			return Accept, r.id
+		case VerbDrop:
+			return Drop, r.id
+		case VerbReturn:
+			pc = end
+		case VerbJump:
+			stack[sp] = frame{pc, end}
+			sp++
+			fallthrough
+		case VerbGoto:
+			ch := &g.chains[r.arg]
+			pc, end = ch.first, ch.end
+		}
+	}
+}
+
+// note adds a rule to the path.
+func (w *walk) note(id RuleID) {
+	m := w.m
+	if !w.full {
+		up := w.path
+		if w.path = m.extend(up, id); w.path != 0 {
+			return
+		}
+		m.Count(up<<(traceStateBits+tracePortBits), int(w.bytes))
+		w.full = true
+	}
+	k := &m.counters[id]
+	k.Packets++
+	k.Bytes += uint64(w.bytes)
+}
+
+// matches tests a rule's conditions in order.
+func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
+	g := w.g
+	list := g.preds[r.pred : r.pred+uint32(r.preds)]
+	for k := range list {
+		q := &list[k]
+		if q.op.volatile() || q.op == opHeader && !checked(p.Proto) {
+			w.cacheable = false
+		}
+		if q.n == 1 && q.op >= opDir && (c.State == Invalid || c.State == Untracked) {
+			continue
+		}
+		if o := g.test(q, p, c); o != yes {
+			return o
+		}
+	}
+	return yes
+}

@@ -1,0 +1,114 @@
+package rules
+
+// protocols are the names that -p knows, as iptables resolves and prints them: its own list (iptables/xshared.c,
+// xtables_chain_protos) and those names of the IANA registry (protocol-numbers) that /etc/protocols carries on common
+// systems. The first name of a number is the one that is printed.
+var protocols = []struct {
+	name string
+	num  uint8
+}{
+	{"tcp", 6}, {"udp", 17}, {"udplite", 136}, {"icmp", 1}, {"ipv6-icmp", 58}, {"icmpv6", 58}, {"icmp6", 58},
+	{"esp", 50}, {"ah", 51}, {"sctp", 132}, {"dccp", 33}, {"ipv6-mh", 135}, {"mh", 135}, {"mobility-header", 135}, {"all", 0},
+	{"ip", 0}, {"hopopt", 0}, {"igmp", 2}, {"ggp", 3}, {"ipencap", 4}, {"ipip", 4}, {"st", 5}, {"egp", 8}, {"igp", 9}, {"pup", 12},
+	{"hmp", 20}, {"xns-idp", 22}, {"rdp", 27}, {"iso-tp4", 29}, {"xtp", 36}, {"ddp", 37}, {"idpr-cmtp", 38},
+	{"ipv6", 41}, {"ipv6-route", 43}, {"ipv6-frag", 44}, {"idrp", 45}, {"rsvp", 46}, {"gre", 47}, {"ipsec-esp", 50}, {"ipsec-ah", 51},
+	{"skip", 57}, {"ipv6-nonxt", 59}, {"ipv6-opts", 60}, {"rspf", 73}, {"vmtp", 81}, {"eigrp", 88}, {"ospf", 89}, {"ax.25", 93},
+	{"etherip", 97}, {"encap", 98}, {"pim", 103}, {"ipcomp", 108}, {"vrrp", 112}, {"l2tp", 115}, {"isis", 124},
+	{"fc", 133}, {"mpls-in-ip", 137}, {"manet", 138}, {"hip", 139}, {"shim6", 140}, {"wesp", 141}, {"rohc", 142},
+}
+
+// Numbers of the protocols that have a match module.
+const (
+	protoICMP    = 1
+	protoTCP     = 6
+	protoUDP     = 17
+	protoDCCP    = 33
+	protoICMPv6  = 58
+	protoSCTP    = 132
+	protoUDPLite = 136
+)
+
+// protocolNames lists the names for hints.
+func protocolNames() []string {
+	out := make([]string, 0, len(protocols))
+	for _, p := range protocols {
+		out = append(out, p.name)
+	}
+	return out
+}
+
+// lookupProtocol finds a protocol by its lower-case name.
+func lookupProtocol(name string) (uint8, bool) {
+	for _, p := range protocols {
+		if p.name == name {
+			return p.num, true
+		}
+	}
+	return 0, false
+}
+
+// protocolName returns the name that iptables-save prints for a number, "" when it prints the number.
+func protocolName(num uint8) string {
+	if num == 0 {
+		return ""
+	}
+	for _, p := range protocols {
+		if p.num == num {
+			return p.name
+		}
+	}
+	return ""
+}
+
+// services are well-known port names (IANA service-names-port-numbers), those that rule files are seen to use.
+// iptables-save always writes numbers; names come from files written by hand.
+var services = map[string]uint16{
+	"tcpmux": 1, "echo": 7, "discard": 9, "systat": 11, "daytime": 13, "netstat": 15, "qotd": 17, "chargen": 19,
+	"ftp-data": 20, "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "mail": 25, "time": 37, "whois": 43, "tacacs": 49, "domain": 53,
+	"bootps": 67, "bootpc": 68, "tftp": 69, "gopher": 70, "finger": 79, "http": 80, "www": 80, "kerberos": 88, "kerberos5": 88,
+	"pop3": 110, "sunrpc": 111, "portmapper": 111, "auth": 113, "ident": 113, "nntp": 119, "ntp": 123, "epmap": 135, "loc-srv": 135,
+	"netbios-ns": 137, "netbios-dgm": 138, "netbios-ssn": 139, "imap": 143, "imap2": 143, "snmp": 161, "snmp-trap": 162, "snmptrap": 162,
+	"xdmcp": 177, "bgp": 179, "irc": 194, "ldap": 389, "svrloc": 427, "https": 443, "snpp": 444, "microsoft-ds": 445, "kpasswd": 464,
+	"submissions": 465, "ssmtp": 465, "smtps": 465, "urd": 465, "isakmp": 500, "exec": 512, "login": 513, "who": 513, "shell": 514,
+	"syslog": 514, "printer": 515, "talk": 517, "route": 520, "router": 520, "timed": 525, "dhcpv6-client": 546, "dhcpv6-server": 547,
+	"rtsp": 554, "nntps": 563, "submission": 587, "ipp": 631, "ldaps": 636, "domain-s": 853, "rsync": 873, "ftps-data": 989,
+	"ftps": 990, "telnets": 992, "imaps": 993, "pop3s": 995, "socks": 1080, "openvpn": 1194, "ms-sql-s": 1433, "ms-sql-m": 1434,
+	"l2f": 1701, "l2tp": 1701, "pptp": 1723, "radius": 1812, "radius-acct": 1813, "cisco-sccp": 2000, "nfs": 2049, "gnunet": 2086,
+	"iscsi-target": 3260, "mysql": 3306, "ms-wbt-server": 3389, "nut": 3493, "svn": 3690, "epmd": 4369, "ipsec-nat-t": 4500, "iax": 4569,
+	"sip": 5060, "sip-tls": 5061, "xmpp-client": 5222, "xmpp-server": 5269, "mdns": 5353, "postgresql": 5432, "amqps": 5671, "amqp": 5672,
+	"x11": 6000, "redis": 6379, "bacula-dir": 9101, "git": 9418, "http-alt": 8080, "webcache": 8080, "zabbix-agent": 10050,
+}
+
+// icmpTypes are the names of -m icmp --icmp-type (IANA icmp-parameters, in iptables' spelling: extensions/libxt_icmp.h).
+var icmpTypes = []icmpName{
+	{"any", 255, 0, 255}, {"echo-reply", 0, 0, 255}, {"pong", 0, 0, 255},
+	{"destination-unreachable", 3, 0, 255},
+	{"network-unreachable", 3, 0, 0}, {"host-unreachable", 3, 1, 1}, {"protocol-unreachable", 3, 2, 2}, {"port-unreachable", 3, 3, 3},
+	{"fragmentation-needed", 3, 4, 4}, {"source-route-failed", 3, 5, 5}, {"network-unknown", 3, 6, 6}, {"host-unknown", 3, 7, 7},
+	{"network-prohibited", 3, 9, 9}, {"host-prohibited", 3, 10, 10}, {"TOS-network-unreachable", 3, 11, 11}, {"TOS-host-unreachable", 3, 12, 12},
+	{"communication-prohibited", 3, 13, 13}, {"host-precedence-violation", 3, 14, 14}, {"precedence-cutoff", 3, 15, 15},
+	{"source-quench", 4, 0, 255}, {"redirect", 5, 0, 255}, {"network-redirect", 5, 0, 0}, {"host-redirect", 5, 1, 1},
+	{"TOS-network-redirect", 5, 2, 2}, {"TOS-host-redirect", 5, 3, 3}, {"echo-request", 8, 0, 255}, {"ping", 8, 0, 255},
+	{"router-advertisement", 9, 0, 255}, {"router-solicitation", 10, 0, 255},
+	{"time-exceeded", 11, 0, 255}, {"ttl-exceeded", 11, 0, 255}, {"ttl-zero-during-transit", 11, 0, 0}, {"ttl-zero-during-reassembly", 11, 1, 1},
+	{"parameter-problem", 12, 0, 255}, {"ip-header-bad", 12, 0, 0}, {"required-option-missing", 12, 1, 1},
+	{"timestamp-request", 13, 0, 255}, {"timestamp-reply", 14, 0, 255}, {"address-mask-request", 17, 0, 255}, {"address-mask-reply", 18, 0, 255},
+}
+
+// icmpv6Types are the names of -m icmp6 --icmpv6-type (IANA icmpv6-parameters, in iptables' spelling).
+var icmpv6Types = []icmpName{
+	{"destination-unreachable", 1, 0, 255}, {"no-route", 1, 0, 0}, {"communication-prohibited", 1, 1, 1}, {"beyond-scope", 1, 2, 2},
+	{"address-unreachable", 1, 3, 3}, {"port-unreachable", 1, 4, 4}, {"failed-policy", 1, 5, 5}, {"reject-route", 1, 6, 6},
+	{"packet-too-big", 2, 0, 255}, {"time-exceeded", 3, 0, 255}, {"ttl-exceeded", 3, 0, 255}, {"ttl-zero-during-transit", 3, 0, 0},
+	{"ttl-zero-during-reassembly", 3, 1, 1}, {"parameter-problem", 4, 0, 255}, {"bad-header", 4, 0, 0}, {"unknown-header-type", 4, 1, 1},
+	{"unknown-option", 4, 2, 2}, {"echo-request", 128, 0, 255}, {"ping", 128, 0, 255}, {"echo-reply", 129, 0, 255}, {"pong", 129, 0, 255},
+	{"mld-listener-query", 130, 0, 255}, {"mld-listener-report", 131, 0, 255}, {"mld-listener-done", 132, 0, 255}, {"mld-listener-reduction", 132, 0, 255},
+	{"router-solicitation", 133, 0, 255}, {"router-advertisement", 134, 0, 255}, {"neighbour-solicitation", 135, 0, 255},
+	{"neighbor-solicitation", 135, 0, 255}, {"neighbour-advertisement", 136, 0, 255}, {"neighbor-advertisement", 136, 0, 255}, {"redirect", 137, 0, 255},
+}
+
+type icmpName struct {
+	name             string
+	typ              uint8
+	minCode, maxCode uint8
+}

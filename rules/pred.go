@@ -1,0 +1,262 @@
+package rules
+
+import (
+	"encoding/binary"
+
+	"corewire/internal/packet"
+)
+
+// op is the kind of a condition.
+type op uint8
+
+const (
+	opNever    op = iota // matches nothing
+	opSrc                // addrs[a]
+	opDst                // addrs[a]
+	opProto              // lo
+	opPorts              // bits of the packet.Port it may come from in lo
+	opSport              // lo..hi
+	opDport              // lo..hi
+	opHeader             // lo bytes of transport header are there, else the packet is dropped
+	opFlags              // TCP flags & lo == hi
+	opOption             // TCP option of kind lo
+	opICMP               // type lo; codes from hi>>8 to hi&0xff
+	opMulti              // multiport: ports[a:a+n], side in lo
+	opState              // bits of State in lo
+	opTracked            // has a connection
+	opDir                // direction lo
+	opCtProto            // lo
+	opCtAddr             // addrs[a]; which one in lo
+	opCtPort             // lo..hi; which one in a
+	opCtStatus           // any of the bits a
+	opCtExpire           // a..b seconds
+)
+
+// pred is one condition of a rule. All conditions of a rule must hold.
+type pred struct {
+	op     op
+	not    bool
+	n      uint16
+	lo, hi uint16
+	a, b   uint32
+}
+
+// outcome is the answer of a condition.
+type outcome uint8
+
+const (
+	no    outcome = iota
+	yes           // also the answer of a rule all of whose conditions hold
+	short         // the packet lacks the header that was asked for: xtables drops it on the spot
+)
+
+func answer(b bool) outcome {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// volatile says that the condition may answer differently for packets of one connection, direction, state and port.
+func (o op) volatile() bool {
+	switch o {
+	case opFlags, opOption, opCtStatus, opCtExpire:
+		return true
+	}
+	return false
+}
+
+// checked says that connection tracking refuses packets of the protocol whose header is short: those of a connection
+// have it (net/netfilter/nf_conntrack_proto_*.c, the error checks).
+func checked(proto uint8) bool {
+	switch proto {
+	case protoTCP, protoUDP, protoICMP, protoICMPv6, protoSCTP:
+		return true
+	}
+	return false
+}
+
+// test evaluates one condition.
+func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
+	var ok bool
+	switch q.op {
+	case opNever:
+		return no
+	case opSrc:
+		ok = g.addrs[q.a].has(p.Src)
+	case opDst:
+		ok = g.addrs[q.a].has(p.Dst)
+	case opProto:
+		ok = uint16(p.Proto) == q.lo
+	case opPorts:
+		return answer(q.lo>>p.In&1 != 0)
+	case opSport:
+		ok = p.SrcPort >= q.lo && p.SrcPort <= q.hi
+	case opDport:
+		ok = p.DstPort >= q.lo && p.DstPort <= q.hi
+	case opHeader:
+		if int(p.End)-int(p.L4) < int(q.lo) {
+			return short
+		}
+		return yes
+	case opFlags:
+		ok = uint16(p.Frame[int(p.L4)+13])&q.lo == q.hi
+	case opOption:
+		return tcpOption(p, uint8(q.lo), q.not)
+	case opICMP:
+		l4 := int(p.L4)
+		code := uint16(p.Frame[l4+1])
+		ok = uint16(p.Frame[l4]) == q.lo && code >= q.hi>>8 && code <= q.hi&0xff
+	case opMulti:
+		ok = g.multi(q, p)
+	case opState:
+		ok = q.lo>>c.State&1 != 0
+	case opTracked:
+		return answer(c.State != Invalid && c.State != Untracked)
+	case opDir:
+		ok = uint16(c.Dir) == q.lo
+	case opCtProto:
+		ok = uint16(p.Key.Proto) == q.lo
+	case opCtAddr:
+		t := tupleOf(p, c)
+		ok = g.addrs[q.a].has(t.addr(q.lo))
+	case opCtPort:
+		t := tupleOf(p, c)
+		v := t.port(q.a, p.Key.Proto)
+		ok = v >= q.lo && v <= q.hi
+	case opCtStatus:
+		ok = c.Status&q.a != 0
+	case opCtExpire:
+		ok = c.Expires >= q.a && c.Expires <= q.b
+	}
+	return answer(ok != q.not)
+}
+
+func (x *prefix) has(a packet.Addr) bool {
+	return (a.Hi^x.addr.Hi)&x.mask.Hi|(a.Lo^x.addr.Lo)&x.mask.Lo == 0
+}
+
+// multi is xt_multiport's test. The ports are read from the frame: a packet may have them without having a whole
+// transport header.
+func (g *program) multi(q *pred, p *packet.Packet) bool {
+	l4 := int(p.L4)
+	src := binary.BigEndian.Uint16(p.Frame[l4:])
+	dst := binary.BigEndian.Uint16(p.Frame[l4+2:])
+	for _, r := range g.ports[q.a : q.a+uint32(q.n)] {
+		s := src >= r.Lo && src <= r.Hi
+		d := dst >= r.Lo && dst <= r.Hi
+		switch PortSide(q.lo) {
+		case PortSource:
+			d = false
+		case PortDestination:
+			s = false
+		}
+		if s || d {
+			return true
+		}
+	}
+	return false
+}
+
+// tcpOption looks for an option as xt_tcpudp does (tcp_find_option): a walk that steps over each option by its length
+// byte. A data offset below 5, or a header that the packet does not hold, drops the packet.
+func tcpOption(p *packet.Packet, kind uint8, not bool) outcome {
+	h := p.Frame[p.L4:p.End]
+	size := int(h[12]>>4) * 4
+	if size < 20 || size > len(h) {
+		return short
+	}
+	o := h[20:size]
+	for i := 0; i < len(o); {
+		if o[i] == kind {
+			return answer(!not)
+		}
+		if o[i] < 2 || i == len(o)-1 {
+			i++
+		} else {
+			i += max(1, int(o[i+1]))
+		}
+	}
+	return answer(not)
+}
+
+// tuple is the original direction of the packet's connection.
+type tuple struct {
+	src, dst         packet.Addr
+	srcPort, dstPort uint16
+}
+
+// tupleOf derives the connection's original tuple from the canonical key. The key's ends run as the packet ran unless
+// Flipped; an ICMP error's key is that of the packet it quotes, which ran against the error's own direction.
+func tupleOf(p *packet.Packet, c *Context) tuple {
+	k := &p.Key
+	t := tuple{k.A, k.B, k.APort, k.BPort}
+	turn := p.Flags&packet.Flipped != 0
+	if icmpQuery(k.Proto) {
+		turn = false // A is the end that asked, and who asked began the connection
+	} else {
+		if p.Flags&packet.ICMPError != 0 {
+			turn = !turn
+		}
+		if c.Dir == Reply {
+			turn = !turn
+		}
+	}
+	if turn {
+		t = tuple{k.B, k.A, k.BPort, k.APort}
+	}
+	return t
+}
+
+func icmpQuery(proto uint8) bool { return proto == protoICMP || proto == protoICMPv6 }
+
+// addr returns ctorigsrc (0), ctorigdst (1), ctreplsrc (2), ctrepldst (3). Nothing is translated: the reply runs
+// between the same ends.
+func (t *tuple) addr(which uint16) packet.Addr {
+	if which == 0 || which == 3 {
+		return t.src
+	}
+	return t.dst
+}
+
+// port returns the port, or what stands in a port's place, of the same four. An ICMP query's identifier is the source
+// of both directions and its type and code are the destination (nf_conntrack_proto_icmp.c).
+func (t *tuple) port(which uint32, proto uint8) uint16 {
+	if icmpQuery(proto) {
+		switch which {
+		case 0, 2:
+			return t.srcPort
+		case 1:
+			return t.dstPort
+		}
+		return uint16(replyType(uint8(t.dstPort>>8), proto))<<8 | t.dstPort&0xff
+	}
+	if which == 0 || which == 3 {
+		return t.srcPort
+	}
+	return t.dstPort
+}
+
+// replyType returns the type that answers an ICMP query (nf_conntrack_proto_icmp.c and _icmpv6.c, invmap).
+func replyType(t, proto uint8) uint8 {
+	if proto == protoICMPv6 {
+		switch t {
+		case 128:
+			return 129
+		case 139:
+			return 140
+		}
+		return t
+	}
+	switch t {
+	case 8:
+		return 0
+	case 13:
+		return 14
+	case 15:
+		return 16
+	case 17:
+		return 18
+	}
+	return t
+}

@@ -1,0 +1,161 @@
+package rules
+
+import (
+	"strconv"
+
+	"corewire/internal/packet"
+)
+
+// Options are what a rule set is compiled for.
+type Options struct {
+	InsideName, OutsideName string // the interfaces' names, which -i and -o may use beside inside and outside; may be empty
+}
+
+// Ruleset is a compiled rule set. It is immutable; any number of Matchers use it at the same time.
+type Ruleset struct {
+	rules    []Info      // by RuleID
+	chains   []ChainInfo // in order of families and declaration
+	warnings []Warning
+	prog     [2]program // IPv4, IPv6
+	needs    Needs
+	opt      Options
+}
+
+// RuleID names what decided a packet, or a counter: a rule (its index in Rules), or behind these the policy of an IP
+// version and the drop of packets with a short header.
+type RuleID uint32
+
+// The identities behind the rules, added to the number of rules.
+const (
+	idPolicy4 = iota // policy of FORWARD, IPv4
+	idPolicy6        // policy of FORWARD, IPv6
+	idShort          // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
+	idExtra          // how many there are
+)
+
+// Info describes one rule of a rule set, for listings.
+type Info struct {
+	Table   string
+	Chain   string
+	Number  int    // place in its chain, from 1
+	Family  Family // the IP versions that it is for
+	Rule    *Rule  // as parsed: position, text, parts
+	Counter Counter
+}
+
+// ChainInfo describes one chain of a rule set, for listings.
+type ChainInfo struct {
+	Table  string
+	Name   string
+	Family Family
+	Policy Policy
+	Rules  []RuleID // in order
+	Chain  *Chain   // as parsed
+}
+
+// Needs says which fields of Context the rule set looks at, beside State, which is always needed.
+type Needs uint16
+
+const (
+	NeedDir Needs = 1 << iota
+	NeedStatus
+	NeedExpires
+)
+
+// Context is what the packet's connection adds to the packet. Match reads it and keeps nothing of it.
+type Context struct {
+	State   State
+	Dir     Dir    // NeedDir; Original when the packet has no connection
+	Status  uint32 // NeedStatus; Status… bits
+	Expires uint32 // NeedExpires; seconds until the connection would expire
+}
+
+// Verdict is what becomes of a packet.
+type Verdict uint8
+
+const (
+	Drop Verdict = iota // the zero value
+	Accept
+)
+
+// String returns "accept" or "drop".
+func (v Verdict) String() string {
+	if v == Accept {
+		return "accept"
+	}
+	return "drop"
+}
+
+// Result is the outcome of Match.
+type Result struct {
+	Verdict Verdict
+	// Cacheable: every later packet of the same connection, direction, state and port would take the same trace.
+	Cacheable bool
+	Rule      RuleID // what decided
+	Trace     uint32 // for Count; below 1<<TraceBits. 0: there was no room to keep it, and Match has counted the packet itself
+}
+
+// Rules returns the rules by RuleID, for listings. The caller must not change it.
+func (rs *Ruleset) Rules() []Info { return rs.rules }
+
+// Chains returns the chains, for listings. The caller must not change it.
+func (rs *Ruleset) Chains() []ChainInfo { return rs.chains }
+
+// Warnings returns what was ignored in the files, and what compiling found.
+func (rs *Ruleset) Warnings() []Warning { return rs.warnings }
+
+// Needs returns which fields of Context Match looks at.
+func (rs *Ruleset) Needs() Needs { return rs.needs }
+
+// Counters returns the number of counters: those of the rules, by RuleID, and behind them those of the policies and
+// of packets dropped for a short header.
+func (rs *Ruleset) Counters() int { return len(rs.rules) + idExtra }
+
+// RuleName returns how events and listings call a rule: "FORWARD 3", "FORWARD policy", "mychain 2", "short header".
+func (rs *Ruleset) RuleName(id RuleID) string {
+	if int(id) < len(rs.rules) {
+		r := &rs.rules[id]
+		return r.Chain + " " + strconv.Itoa(r.Number)
+	}
+	switch int(id) - len(rs.rules) {
+	case idPolicy4, idPolicy6:
+		return "FORWARD policy"
+	case idShort:
+		return "short header"
+	}
+	return "?"
+}
+
+// PolicyID returns the RuleID of FORWARD's policy for an IP version.
+func (rs *Ruleset) PolicyID(f Family) RuleID {
+	if f == IPv6 {
+		return RuleID(len(rs.rules) + idPolicy6)
+	}
+	return RuleID(len(rs.rules) + idPolicy4)
+}
+
+// program is the compiled rules of one IP version, without pointers into the parsed form.
+type program struct {
+	chains []chain
+	rules  []rule
+	preds  []pred
+	addrs  []prefix
+	ports  []PortRange
+	policy Verdict
+	depth  int // the longest chain of nested calls
+}
+
+// chain is a run of rules.
+type chain struct{ first, end uint32 }
+
+// rule is one compiled rule.
+type rule struct {
+	pred  uint32 // first of its conditions in preds
+	id    RuleID
+	arg   uint32 // VerbJump, VerbGoto: index of the chain
+	preds uint8  // how many conditions
+	verb  Verb
+}
+
+// prefix is an address and its mask.
+type prefix struct{ addr, mask packet.Addr }
