@@ -1,7 +1,5 @@
 package conntrack
 
-import "corewire/internal/packet"
-
 // Tick is the tracker's time: milliseconds since an origin that the caller chose, wrapping at 2³². Two ticks are
 // compared by their signed difference, as jiffies are (include/linux/jiffies.h), so no timeout may exceed 2³¹-1 ms
 // (24.8 days). The caller reads its clock once a burst and passes it in; this package never asks the time.
@@ -19,6 +17,17 @@ const (
 	States // number of states
 )
 
+// stateNames are iptables' spellings.
+var stateNames = [States]string{"INVALID", "NEW", "ESTABLISHED", "RELATED", "UNTRACKED"}
+
+// String returns the state as iptables spells it.
+func (s State) String() string {
+	if s < States {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
 // Dir is the direction of a packet within its connection.
 type Dir uint8
 
@@ -27,11 +36,11 @@ const (
 	Reply    Dir = 1
 )
 
-// Ref names an entry of one Table: its index, from 1; 0 is no entry. A Ref is valid within the burst in which Track
-// returned it.
+// Ref names an entry of one Table: its index, from 1; 0 is no entry. A Ref is valid until the next call of Track,
+// Expire or Flush.
 type Ref uint32
 
-// Conn is what Track says of one packet. It is a value; nothing in it outlives the burst.
+// Conn is what Track says of one packet. It is a value; nothing in it outlives the next Track.
 type Conn struct {
 	Ref   Ref // the entry; 0 for INVALID and UNTRACKED packets without one
 	State State
@@ -39,5 +48,3 @@ type Conn struct {
 	Fresh bool   // the entry is new and unconfirmed: the caller must call Confirm or Discard next
 	Why   Reason // for StateInvalid: which check failed
 }
-
-var _ packet.Key // the key that entries are found by

@@ -4,8 +4,8 @@ package conntrack
 //
 // A tracker is a pair of plain functions per protocol, called from Table.Track by a switch on the protocol number:
 //
-//	func xxxNew(s *xxxState, p *packet.Packet, set *Settings) outcome
-//	func xxxPacket(s *xxxState, state uint8, dir Dir, status uint32, p *packet.Packet, set *Settings) outcome
+//	func xxxNew(s *xxxState, p *packet.Packet, now Tick, set *Settings) outcome
+//	func xxxPacket(s *xxxState, state uint8, dir Dir, status uint32, p *packet.Packet, now Tick, set *Settings) outcome
 //
 // xxxNew judges the first packet of a connection that is not in the table; xxxPacket every later one. s is the
 // entry's cold part (at most coldSize bytes, no pointers, no field wider than 4 bytes, since the stride of the cold

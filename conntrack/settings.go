@@ -169,16 +169,11 @@ func (r *Setting) Get(s *Settings) uint32 { return *r.field(s) / r.scale() }
 // DefaultSettings returns Linux' defaults.
 func DefaultSettings() *Settings {
 	s := new(Settings)
+	s.tcp[tcpSynSent2] = 120_000 // 2 min in tcp_timeouts (nf_conntrack_proto_tcp.c); no sysctl, hence no row
 	for _, r := range AllSettings() {
 		*r.field(s) = r.Default * r.scale()
 	}
-	s.derive()
 	return s
-}
-
-// derive sets the fields that have no row of their own, as the kernel's tables do.
-func (s *Settings) derive() {
-	s.tcp[tcpSynSent2] = s.tcp[tcpSynSent] // TCP_CONNTRACK_SYN_SENT2: 2 min in tcp_timeouts, no sysctl
 }
 
 // Get reads a setting by Linux' name, in the unit of its row.
@@ -201,7 +196,6 @@ func (s *Settings) With(name string, value uint32) (*Settings, error) {
 	}
 	c := *s
 	*r.field(&c) = value * r.scale()
-	c.derive()
 	return &c, nil
 }
 

@@ -1,0 +1,25 @@
+package conntrack
+
+// Verdict returns the cached verdict of c's direction; 0 if there is none, or no entry. It means what the caller of
+// SetVerdict meant, and is gone with the entry.
+func (t *Table) Verdict(c *Conn) uint32 { return t.hot.items[c.Ref].verdict[c.Dir&1] }
+
+// SetVerdict caches a verdict for c's direction. Without an entry it does nothing.
+func (t *Table) SetVerdict(c *Conn, v uint32) {
+	if c.Ref != 0 {
+		t.hot.items[c.Ref].verdict[c.Dir&1] = v
+	}
+}
+
+// Mark returns the connection's mark; 0 without an entry.
+func (t *Table) Mark(c *Conn) uint32 { return t.hot.items[c.Ref].mark }
+
+// SetMark sets the connection's mark. Without an entry it does nothing.
+func (t *Table) SetMark(c *Conn, mark uint32) {
+	if c.Ref != 0 {
+		t.hot.items[c.Ref].mark = mark
+	}
+}
+
+// Status returns the connection's Status… bits; 0 without an entry.
+func (t *Table) Status(c *Conn) uint32 { return uint32(t.hot.items[c.Ref].status) }

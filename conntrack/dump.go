@@ -1,0 +1,108 @@
+package conntrack
+
+import (
+	"math/bits"
+
+	"corewire/internal/packet"
+)
+
+// Dump copies entries to out, from the place that cursor names (0 to begin), and returns how many they are and the
+// cursor to go on with; 0 when the listing is complete. Expired entries are left out. An entry that is there during the
+// whole listing is in it exactly once; one that comes or goes meanwhile is in it or not. The cost of a call is bounded
+// by len(out): it examines at most that many entries and eight times as many empty places, so that a call may copy
+// nothing and still not be the last.
+func (t *Table) Dump(cursor uint64, out []Info, now Tick) (n int, next uint64) {
+	t.sweep.listed, t.sweep.dumped = true, now
+	ext := t.sweep.extend(now)
+	words := len(out)/8 + 1
+	w := uint32(cursor >> 6)
+	skip := cursor & 63
+	end := (t.slots.top + 63) / 64
+	for ; w < end; w++ {
+		if words--; words < 0 {
+			return n, uint64(w)<<6 | skip
+		}
+		m := t.slots.word(w) >> skip << skip
+		skip = 0
+		for ; m != 0; m &= m - 1 {
+			ref := w<<6 + uint32(bits.TrailingZeros64(m))
+			if n == len(out) {
+				return n, uint64(ref)
+			}
+			if t.info(ref, &out[n], now, ext) {
+				n++
+			}
+		}
+	}
+	return n, 0
+}
+
+// Info copies the entry of a Conn, expired or not; false if it has none.
+func (t *Table) Info(c *Conn, out *Info, now Tick) bool {
+	return c.Ref != 0 && t.info(uint32(c.Ref), out, now, t.sweep.extend(now))
+}
+
+// info copies an entry; false if it has expired.
+func (t *Table) info(ref uint32, out *Info, now Tick, ext uint64) bool {
+	e := &t.hot.items[ref]
+	if e.expired(now) {
+		return false
+	}
+	*out = Info{
+		Key: e.key, Flipped: e.flags&entryFlipped != 0,
+		State: e.state, Status: uint32(e.status), Mark: e.mark, Left: uint32(e.deadline - now),
+	}
+	if e.flags&entryAcct != 0 {
+		a := &t.acct.items[ref]
+		out.HasCounters, out.Packets, out.Bytes = true, a.packets, a.bytes
+	}
+	if e.key.Proto == packet.ProtoGRE {
+		g := t.cold.items[ref].gre()
+		out.Timeout, out.StreamTimeout = g.timeout, g.stream
+	}
+	if e.flags&entryStamp != 0 {
+		out.HasAge, out.Age = true, ext-min(ext, t.stamp.items[ref])
+	}
+	return true
+}
+
+// Flush removes every entry and returns how many they were. It takes some milliseconds for a million: a caller that
+// cannot wait removes slices with Delete.
+func (t *Table) Flush() int {
+	n := t.live
+	for cursor := uint64(0); ; {
+		_, cursor = t.Delete(cursor, 1<<16, nil, 0)
+		if cursor == 0 {
+			return n
+		}
+	}
+}
+
+// Delete removes the entries that match (all, if match is nil), examining a bounded part of the table like Dump: at
+// most budget entries. It returns how many it removed and the cursor to go on with; 0 when it has seen everything. The
+// Info that match gets is valid during the call only.
+func (t *Table) Delete(cursor uint64, budget int, match func(*Info) bool, now Tick) (n int, next uint64) {
+	ext := t.sweep.extend(now)
+	words := budget/8 + 1
+	w := uint32(cursor >> 6)
+	end := (t.slots.top + 63) / 64
+	var info Info
+	for ; w < end; w++ {
+		if words--; words < 0 {
+			return n, uint64(w) << 6
+		}
+		m := t.slots.word(w)
+		if budget -= bits.OnesCount64(m); budget < 0 && m != 0 && cursor>>6 != uint64(w) {
+			return n, uint64(w) << 6
+		}
+		for ; m != 0; m &= m - 1 {
+			ref := w<<6 + uint32(bits.TrailingZeros64(m))
+			if match != nil && (!t.info(ref, &info, now, ext) || !match(&info)) {
+				continue
+			}
+			t.remove(ref, t.hasher.Sum(&t.hot.items[ref].key))
+			n++
+		}
+	}
+	return n, 0
+}

@@ -1,0 +1,209 @@
+package conntrack
+
+import (
+	"net/netip"
+	"strconv"
+
+	"corewire/internal/packet"
+)
+
+// Info is one entry as a listing shows it. It is a value of its own: the entry may be gone when it is read.
+type Info struct {
+	Key     packet.Key
+	Flipped bool   // the original direction runs from Key.B to Key.A
+	State   uint8  // TCP and SCTP: the protocol's state
+	Status  uint32 // Status… bits
+	Mark    uint32
+	Left    uint32 // ms until the entry expires, at least 1
+
+	HasCounters bool // Packets and Bytes are valid (nf_conntrack_acct was on when the connection began)
+	HasAge      bool // Age is valid (nf_conntrack_timestamp was on when the connection began)
+	Packets     [2]uint64
+	Bytes       [2]uint64 // of IP datagrams
+	Age         uint64    // ms since the connection began
+
+	Timeout, StreamTimeout uint32 // GRE: the connection's own timeouts before and after a reply, in ms
+}
+
+// Tuple is one direction of a connection as a listing shows it.
+type Tuple struct {
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16 // TCP, UDP, UDPLite, SCTP; GRE: the keys
+	ID               uint16 // ICMP, ICMPv6
+	Type, Code       uint8  // ICMP, ICMPv6
+}
+
+// Tuple returns the connection's tuple in one direction.
+func (i *Info) Tuple(d Dir) Tuple {
+	k := &i.Key
+	a, b := k.A.Netip(), k.B.Netip()
+	if k.Family == 6 {
+		a, b = k.A.Netip6(), k.B.Netip6()
+	}
+	t := Tuple{Src: a, Dst: b, SrcPort: k.APort, DstPort: k.BPort}
+	if i.Flipped != (d == Reply) {
+		t.Src, t.Dst, t.SrcPort, t.DstPort = b, a, k.BPort, k.APort
+	}
+	if id, typ, code, ok := k.Query(); ok {
+		t.SrcPort, t.DstPort = 0, 0
+		t.ID, t.Type, t.Code = id, typ, code
+		if d == Reply {
+			t.Type = replyType(typ)
+		}
+	}
+	return t
+}
+
+// replyType returns the ICMP or ICMPv6 type that answers a request (invmap in nf_conntrack_proto_icmp.c and
+// nf_conntrack_proto_icmpv6.c).
+func replyType(request uint8) uint8 {
+	if request == 8 {
+		return 0
+	}
+	return request + 1
+}
+
+// Zone returns the connection's zone.
+func (i *Info) Zone() uint16 { return i.Key.Zone }
+
+// StateName returns the protocol state as the kernel prints it; "" for protocols without states.
+func (i *Info) StateName() string {
+	switch i.Key.Proto {
+	case packet.ProtoTCP:
+		if int(i.State) < len(tcpStateNames) {
+			return tcpStateNames[i.State]
+		}
+	case packet.ProtoSCTP:
+		if int(i.State) < len(sctpStateNames) {
+			return sctpStateNames[i.State]
+		}
+	}
+	return ""
+}
+
+// ProtoName returns the transport protocol's name as the kernel prints it; "unknown" for those without a tracker
+// (l4proto_name, net/netfilter/nf_conntrack_standalone.c).
+func ProtoName(proto uint8) string {
+	switch proto {
+	case packet.ProtoICMP:
+		return "icmp"
+	case packet.ProtoTCP:
+		return "tcp"
+	case packet.ProtoUDP:
+		return "udp"
+	case packet.ProtoGRE:
+		return "gre"
+	case packet.ProtoSCTP:
+		return "sctp"
+	case packet.ProtoUDPLite:
+		return "udplite"
+	case packet.ProtoICMPv6:
+		return "icmpv6"
+	}
+	return "unknown"
+}
+
+// Format is a form of an entry's line.
+type Format uint8
+
+const (
+	// FormatConntrack is what `conntrack -L` prints.
+	FormatConntrack Format = iota
+	// FormatExtended is what `conntrack -L -o extended` prints: the network protocol first.
+	FormatExtended
+	// FormatProc is /proc/net/nf_conntrack: as extended, but IPv6 addresses are not shortened.
+	FormatProc
+)
+
+// AppendLine appends the entry's line, without a newline, to b and returns it.
+func (i *Info) AppendLine(b []byte, f Format) []byte {
+	k := &i.Key
+	if f != FormatConntrack {
+		if k.Family == 6 {
+			b = append(b, "ipv6     10 "...)
+		} else {
+			b = append(b, "ipv4     2 "...)
+		}
+	}
+	n := len(b)
+	b = append(b, ProtoName(k.Proto)...)
+	for len(b) < n+8 {
+		b = append(b, ' ')
+	}
+	b = append(b, ' ')
+	b = strconv.AppendUint(b, uint64(k.Proto), 10)
+	b = append(b, ' ')
+	b = strconv.AppendUint(b, uint64(i.Left/1000), 10)
+	b = append(b, ' ')
+	if s := i.StateName(); s != "" {
+		b = append(b, s...)
+		b = append(b, ' ')
+	}
+	if k.Proto == packet.ProtoGRE && f == FormatProc {
+		b = appendNumber(b, "timeout=", uint64(i.Timeout/1000))
+		b[len(b)-1] = ','
+		b = append(b, ' ')
+		b = appendNumber(b, "stream_timeout=", uint64(i.StreamTimeout/1000))
+	}
+	b = i.appendTuple(b, Original, f)
+	if i.Status&StatusSeenReply == 0 {
+		b = append(b, "[UNREPLIED] "...)
+	}
+	b = i.appendTuple(b, Reply, f)
+	if i.Status&StatusAssured != 0 {
+		b = append(b, "[ASSURED] "...)
+	}
+	b = appendNumber(b, "mark=", uint64(i.Mark))
+	if k.Zone != 0 || f == FormatProc {
+		b = appendNumber(b, "zone=", uint64(k.Zone))
+	}
+	if i.HasAge {
+		b = appendNumber(b, "delta-time=", i.Age/1000)
+	}
+	return append(b, "use=1"...)
+}
+
+// appendNumber appends name, n and a space.
+func appendNumber(b []byte, name string, n uint64) []byte {
+	b = append(b, name...)
+	b = strconv.AppendUint(b, n, 10)
+	return append(b, ' ')
+}
+
+// appendTuple appends one direction and its counters, with a space behind each field.
+func (i *Info) appendTuple(b []byte, d Dir, f Format) []byte {
+	t := i.Tuple(d)
+	b = append(b, "src="...)
+	b = appendAddr(b, t.Src, f)
+	b = append(b, " dst="...)
+	b = appendAddr(b, t.Dst, f)
+	b = append(b, ' ')
+	switch i.Key.Proto {
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoUDPLite, packet.ProtoSCTP:
+		b = appendNumber(b, "sport=", uint64(t.SrcPort))
+		b = appendNumber(b, "dport=", uint64(t.DstPort))
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		b = appendNumber(b, "type=", uint64(t.Type))
+		b = appendNumber(b, "code=", uint64(t.Code))
+		b = appendNumber(b, "id=", uint64(t.ID))
+	case packet.ProtoGRE:
+		b = append(b, "srckey=0x"...)
+		b = strconv.AppendUint(b, uint64(t.SrcPort), 16)
+		b = append(b, " dstkey=0x"...)
+		b = strconv.AppendUint(b, uint64(t.DstPort), 16)
+		b = append(b, ' ')
+	}
+	if i.HasCounters {
+		b = appendNumber(b, "packets=", i.Packets[d])
+		b = appendNumber(b, "bytes=", i.Bytes[d])
+	}
+	return b
+}
+
+// appendAddr appends an address in the form's spelling.
+func appendAddr(b []byte, a netip.Addr, f Format) []byte {
+	if f == FormatProc && a.Is6() {
+		return append(b, a.StringExpanded()...)
+	}
+	return a.AppendTo(b)
+}

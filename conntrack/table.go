@@ -1,0 +1,346 @@
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"corewire/internal/packet"
+)
+
+// Config says how large a Table is and what it shares with the other shards.
+type Config struct {
+	// Capacity is the maximum that all shards share; nil makes one of the default size for this Table alone.
+	Capacity *Capacity
+	// Settings are the timeouts and switches to begin with; nil means Linux' defaults.
+	Settings *Settings
+	// Secret keys the hash, so that nobody outside can choose flows that collide. It must come from a random source in
+	// production; the same for all shards is fine. Zero is allowed in tests only.
+	Secret [packet.HasherSecret]uint64
+	// Buckets is the least number of buckets (of 12 slots) to keep; 0 lets the table begin small and grow as it fills.
+	Buckets int
+	// Reserve is the most entries this shard can ever hold, whatever the Capacity says: address space is reserved for
+	// them, memory is not. 0 means DefaultReserve.
+	Reserve int
+}
+
+// DefaultReserve is the address space that a Table takes if not told otherwise, in entries: 16 Mi, 2 GiB of addresses.
+const DefaultReserve = 1 << 24
+
+// Table is one shard of the connection table. One goroutine uses it; the methods that say so may be called from others.
+type Table struct {
+	hot     arena[entry]
+	cold    arena[cold]
+	due     arena[Tick] // per entry a time not after its deadline; what the sweep reads
+	index   index
+	slots   *slots
+	hasher  packet.Hasher
+	set     *Settings
+	cap     *Capacity
+	credit  int64 // credits in hand, not used by an entry
+	live    int   // entries in the table
+	reserve int
+
+	pending     uint32 // index of the Fresh entry that waits for Confirm or Discard; 0 if none
+	pendingHash uint64
+
+	minBuckets uint64
+	acct       arena[acct]   // side array; reserved when accounting is first switched on
+	stamp      arena[uint64] // side array: when a connection began, extended ticks in ms
+
+	sweep sweep
+	stats Counters
+	sink  uint64 // keeps the touching loads of Hash and Touch alive
+}
+
+// New makes an empty Table. The caller must Close it.
+func New(c Config) (*Table, error) {
+	if c.Capacity == nil {
+		c.Capacity = NewCapacity(DefaultBuckets(8<<30), 1)
+	}
+	if c.Settings == nil {
+		c.Settings = DefaultSettings()
+	}
+	if c.Reserve == 0 {
+		c.Reserve = max(DefaultReserve, c.Capacity.Max()+1)
+	}
+	if c.Reserve < 1 || c.Reserve > 1<<30 {
+		return nil, fmt.Errorf("create connection table: reserve of %d entries is out of range (1 to %d)", c.Reserve, 1<<30)
+	}
+	if c.Buckets < 0 || c.Buckets > 1<<30/bucketLoad {
+		return nil, fmt.Errorf("create connection table: %d buckets are out of range (0 to %d)", c.Buckets, 1<<30/bucketLoad)
+	}
+	t := &Table{hasher: packet.NewHasher(c.Secret), set: c.Settings, cap: c.Capacity}
+	// One more, because index 0 means no entry, and one for a Fresh connection; whole words for the slots.
+	n := (c.Reserve + 2 + 63) &^ 63
+	t.reserve = n
+	var err error
+	if t.hot, err = newArena[entry](n); err == nil {
+		if t.cold, err = newArena[cold](n); err == nil {
+			if t.due, err = newArena[Tick](n); err == nil {
+				t.index.arena, err = newArena[bucket](max(2*minBuckets, c.Buckets, n/bucketLoad) + 1)
+			}
+		}
+	}
+	if err == nil {
+		t.slots, err = newSlots(n)
+	}
+	if err == nil {
+		err = t.sideArrays()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create connection table: %w", err), t.Close())
+	}
+	t.index.mask = minBuckets - 1
+	t.SetBuckets(c.Buckets)
+	for t.index.count() < int(t.minBuckets) {
+		t.grow()
+	}
+	return t, nil
+}
+
+// Close returns the memory and the credits. The Table must not be used afterwards.
+func (t *Table) Close() error {
+	t.cap.release(t.credit + int64(t.live))
+	t.credit, t.live = 0, 0
+	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close()}
+	if t.slots != nil {
+		errs = append(errs, t.slots.close())
+	}
+	return errors.Join(errs...)
+}
+
+// SetSettings exchanges the settings, between two bursts. Connections keep their deadlines until their next packet, and
+// begin to be counted (nf_conntrack_acct, nf_conntrack_timestamp) only if they are made afterwards, as in Linux.
+func (t *Table) SetSettings(s *Settings) error {
+	old := t.set
+	t.set = s
+	if err := t.sideArrays(); err != nil {
+		t.set = old
+		return fmt.Errorf("change settings: %w", err)
+	}
+	return nil
+}
+
+// sideArrays reserves the side arrays that the settings ask for.
+func (t *Table) sideArrays() (err error) {
+	if t.set.acct != 0 && t.acct.items == nil {
+		if t.acct, err = newArena[acct](t.reserve); err != nil {
+			return err
+		}
+	}
+	if t.set.timestamp != 0 && t.stamp.items == nil {
+		t.stamp, err = newArena[uint64](t.reserve)
+	}
+	return err
+}
+
+// SetBuckets sets the least number of buckets to keep. More are split off as the table fills, one at a time, and
+// Expire takes them back: neither ever stalls the caller.
+func (t *Table) SetBuckets(n int) {
+	t.minBuckets = min(uint64(max(n, minBuckets)), uint64(len(t.index.arena.items)))
+}
+
+// Buckets returns the number of buckets now.
+func (t *Table) Buckets() int { return t.index.count() }
+
+// Len returns the number of entries, expired ones that were not swept yet included, as nf_conntrack_count does.
+func (t *Table) Len() int { return t.live }
+
+// Populate makes the memory ready that the next n entries will need, so that the table grows without page faults in
+// the caller's bursts. It may be called from any goroutine while the table is in use.
+func (t *Table) Populate(n int) {
+	// The lowest indices are used first, so those that were never used are the ones not present.
+	n = min(n+1, t.reserve)
+	t.hot.populate(0, n)
+	t.cold.populate(0, n)
+	t.due.populate(0, n)
+	t.index.arena.populate(0, min(max(n/bucketLoad, minBuckets), len(t.index.arena.items)))
+}
+
+// Hash fills Hash of every packet and begins to load the bucket that each will need, all of them at once: the first of
+// the two cache misses of a lookup, shared by the burst.
+func (t *Table) Hash(pkts []packet.Packet) {
+	var x uint64
+	for i := range pkts {
+		p := &pkts[i]
+		p.Hash = t.hasher.Sum(&p.Key)
+		x += t.index.arena.items[t.index.first(p.Hash)].tags0
+	}
+	t.sink += x
+}
+
+// Touch begins to load the entry that each packet will probably find, or its second bucket: the second cache miss.
+// Call it after Hash and before Track.
+func (t *Table) Touch(pkts []packet.Packet) {
+	var x uint64
+	for i := range pkts {
+		h := pkts[i].Hash
+		b := &t.index.arena.items[t.index.first(h)]
+		if m := b.match(tagOf(h)); m != 0 {
+			ref := b.ref[bits.TrailingZeros32(m)%16%bucketSlots]
+			x += t.hot.items[ref].key.A.Hi
+			if pkts[i].Proto == packet.ProtoTCP {
+				c := &t.cold.items[ref] // may lie across two lines
+				x += uint64(c[0]) + uint64(c[len(c)-1])
+			}
+		} else {
+			x += t.index.arena.items[t.index.second(h)].tags0
+		}
+	}
+	t.sink += x
+}
+
+// find returns the entry of a key with that hash, or 0. An entry that has expired is removed on the way and does not
+// count, as in ____nf_conntrack_find.
+func (t *Table) find(k *packet.Key, h uint64, now Tick) uint32 {
+	tag := tagOf(h)
+	b := t.index.first(h)
+	for {
+		x := &t.index.arena.items[b]
+		for m := x.match(tag); m != 0; m &= m - 1 {
+			ref := x.ref[bits.TrailingZeros32(m)&15%bucketSlots]
+			e := &t.hot.items[ref]
+			if !sameKey(&e.key, k) {
+				continue
+			}
+			if e.expired(now) {
+				t.remove(ref, h)
+				t.stats.Expired++
+				return 0
+			}
+			return ref
+		}
+		s := t.index.second(h)
+		if b == s {
+			return 0
+		}
+		b = s
+	}
+}
+
+// remove takes an entry with that hash out of the table and returns its credit. Its memory stays readable until the
+// next Track.
+func (t *Table) remove(ref uint32, h uint64) {
+	t.unlink(ref, h)
+	t.credit++
+	switch n := t.cap.batch(); {
+	case n == 1:
+		t.cap.release(t.credit)
+		t.credit = 0
+	case t.credit >= 2*n:
+		t.cap.release(t.credit - n)
+		t.credit = n
+	}
+}
+
+// unlink is remove without the credit, which passes to the entry that comes in its place.
+func (t *Table) unlink(ref uint32, h uint64) {
+	tag := tagOf(h)
+	x := &t.index.arena.items[t.index.first(h)]
+	i := x.slotOf(tag, ref)
+	if i < 0 {
+		x = &t.index.arena.items[t.index.second(h)]
+		i = x.slotOf(tag, ref)
+	}
+	x.put(i, 0, 0)
+	e := &t.hot.items[ref]
+	e.status = e.status&^uint16(StatusConfirmed) | uint16(StatusDying)
+	t.slots.remove(ref)
+	t.live--
+	t.stats.Delete++
+}
+
+// insert enters ref, whose key has hash h, into its first bucket, or its second, or into the place of an entry that has
+// room in its own other bucket. It reports false if there is none, which at the load that the table keeps is less
+// likely than a broken memory cell.
+func (t *Table) insert(ref uint32, h uint64) bool {
+	tag := tagOf(h)
+	first, second := t.index.first(h), t.index.second(h)
+	for _, b := range [2]uint64{first, second} {
+		x := &t.index.arena.items[b]
+		if f := x.free(); f != 0 {
+			x.put(bits.TrailingZeros32(f), tag, ref)
+			return true
+		}
+	}
+	for _, b := range [2]uint64{first, second} {
+		x := &t.index.arena.items[b]
+		for i, r := range x.ref {
+			g := t.hasher.Sum(&t.hot.items[r].key)
+			other := t.index.first(g)
+			if other == b {
+				other = t.index.second(g)
+			}
+			y := &t.index.arena.items[other]
+			if f := y.free(); f != 0 {
+				y.put(bits.TrailingZeros32(f), tagOf(g), r)
+				x.put(i, tag, ref)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// grow splits one bucket: the entries that the longer hash sends to the new bucket move there. It reports false at the
+// end of the reserved address space.
+func (t *Table) grow() bool {
+	x := &t.index
+	n := x.count()
+	if n >= len(x.arena.items) {
+		return false
+	}
+	old := x.split
+	from, to := &x.arena.items[old], &x.arena.items[n]
+	// All hashes first: the entries' cache lines arrive together.
+	var h [bucketSlots]uint64
+	for i, r := range from.ref {
+		h[i] = t.hasher.Sum(&t.hot.items[r].key)
+	}
+	for i, r := range from.ref {
+		if r == 0 {
+			continue
+		}
+		v := h[i]
+		if v&x.mask != old {
+			v = bits.RotateLeft64(v, 32) // it is here as its second choice
+		}
+		if v&(x.mask+1) != 0 {
+			to.put(i, from.tag(i), r)
+			from.put(i, 0, 0)
+		}
+	}
+	x.split++
+	if x.split > x.mask {
+		x.mask, x.split = x.mask<<1|1, 0
+	}
+	return true
+}
+
+// shrink merges the last bucket into the one that it was split from. It reports false where there is no room.
+func (t *Table) shrink() bool {
+	x := &t.index
+	n := uint64(x.count())
+	if n <= t.minBuckets {
+		return false
+	}
+	mask, split := x.mask, x.split
+	if split == 0 {
+		mask >>= 1
+		split = mask + 1
+	}
+	split--
+	last, into := &x.arena.items[n-1], &x.arena.items[split]
+	if bits.OnesCount32(last.free())+bits.OnesCount32(into.free()) < bucketSlots {
+		return false
+	}
+	for i, r := range last.ref {
+		if r != 0 {
+			into.put(bits.TrailingZeros32(into.free()), last.tag(i), r)
+			last.put(i, 0, 0)
+		}
+	}
+	x.mask, x.split = mask, split
+	return true
+}

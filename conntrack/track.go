@@ -1,0 +1,274 @@
+package conntrack
+
+import "corewire/internal/packet"
+
+// udpStreamAfter is how long a UDP connection must have existed for traffic in both directions to make it a stream
+// (nf_conntrack_udp_packet, net/netfilter/nf_conntrack_proto_udp.c), in ms.
+const udpStreamAfter = 2000
+
+// Track finds the connection of a packet, lets its protocol tracker judge the packet, and says what the rules will see.
+// p must have been parsed and its Hash filled by Hash of this Table; p.Key.Zone must have been set before. A connection
+// that is known changes its state here, before the rules. For a new one Conn.Fresh is set, and the caller must call
+// Confirm or Discard before the next Track.
+//
+// It does what nf_conntrack_in does (net/netfilter/nf_conntrack_core.c), except that room for a new entry is looked for
+// by Confirm, not here: a packet that the rules drop evicts nothing.
+func (t *Table) Track(p *packet.Packet, now Tick) Conn {
+	t.pending = 0
+	if p.Problem != packet.ProblemNone || p.Flags&(packet.Fragment|packet.ICMPError|packet.NoTrack) != 0 {
+		return t.trackOdd(p, now)
+	}
+	if t.set.checksum != 0 && !p.VerifyChecksum() {
+		if p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6 {
+			return t.icmpError(ReasonChecksum)
+		}
+		return t.invalid(ReasonChecksum)
+	}
+	ref := t.find(&p.Key, p.Hash, now)
+	if ref == 0 {
+		return t.begin(p, now)
+	}
+	e := &t.hot.items[ref]
+	c := Conn{Ref: Ref(ref), State: StateEstablished, Dir: e.dir(p)}
+	status := uint32(e.status)
+	if c.Dir == Original && status&StatusSeenReply == 0 {
+		c.State = StateNew
+		if status&StatusExpected != 0 {
+			c.State = StateRelated
+		}
+	}
+	switch p.Proto {
+	case packet.ProtoUDP:
+		timeout := t.set.udp
+		if status&StatusSeenReply != 0 && (status&StatusAssured != 0 || int32(now-e.stream) > 0) {
+			// An assured entry is a stream for good; only the others need the time, whose comparison would fail after
+			// half a round of the tick.
+			timeout = t.set.udpStream
+			status |= StatusAssured
+		}
+		t.refresh(e, ref, status, timeout, now)
+	case packet.ProtoTCP:
+		o := tcpPacket(t.cold.items[ref].tcp(), e.state, c.Dir, status, p, now, t.set)
+		if o.act != actAccept {
+			return t.refuse(p, ref, c, o, now)
+		}
+		e.state = o.state
+		status |= o.status
+		if o.timeout != 0 {
+			t.refresh(e, ref, status, o.timeout, now)
+		}
+	default:
+		o := t.packetOther(e, ref, c.Dir, status, p, now)
+		if o.act != actAccept {
+			return t.refuse(p, ref, c, o, now)
+		}
+		e.state = o.state
+		status |= o.status
+		if o.timeout != 0 {
+			t.refresh(e, ref, status, o.timeout, now)
+		}
+	}
+	if e.flags&entryAcct != 0 {
+		t.account(ref, c.Dir, p)
+	}
+	if c.Dir == Reply {
+		status |= StatusSeenReply
+	}
+	e.status = uint16(status)
+	return c
+}
+
+// refresh moves an entry's deadline (__nf_ct_refresh_acct). The compact array, a line that an established packet does
+// not otherwise touch, is written only where the deadline comes nearer: it is a lower bound.
+func (t *Table) refresh(e *entry, ref, status, timeout uint32, now Tick) {
+	if status&StatusFixedTimeout != 0 {
+		return
+	}
+	d := now + Tick(timeout)
+	if int32(d-e.deadline) < 0 {
+		t.shorten(ref, d)
+	}
+	e.deadline = d
+}
+
+// shorten lowers the bound that the sweep reads.
+func (t *Table) shorten(ref uint32, d Tick) {
+	if int32(d-t.due.items[ref]) < 0 {
+		t.due.items[ref] = d
+	}
+}
+
+// account counts a packet: the bytes of its IP datagram.
+func (t *Table) account(ref uint32, d Dir, p *packet.Packet) {
+	a := &t.acct.items[ref]
+	a.packets[d]++
+	a.bytes[d] += uint64(p.End - p.L3)
+}
+
+// trackOdd deals with the packets that no tracker sees.
+func (t *Table) trackOdd(p *packet.Packet, now Tick) Conn {
+	icmp := p.Proto == packet.ProtoICMP && p.Family == 4 || p.Proto == packet.ProtoICMPv6 && p.Family == 6
+	switch {
+	case p.Problem != packet.ProblemNone:
+		if icmp && p.Problem != packet.ProblemICMPType {
+			return t.icmpError(ReasonMalformed)
+		}
+		return t.invalid(ReasonMalformed)
+	case p.Flags&packet.Fragment != 0:
+		return t.invalid(ReasonFragment)
+	case t.set.checksum != 0 && !p.VerifyChecksum():
+		return t.icmpError(ReasonChecksum)
+	case p.Flags&packet.NoTrack != 0:
+		t.stats.Untracked++
+		return Conn{State: StateUntracked}
+	}
+	// An ICMP error (nf_conntrack_inet_error, net/netfilter/nf_conntrack_proto_icmp.c): it belongs to the connection of
+	// the quoted packet, and runs against it. It neither refreshes the connection nor is counted.
+	ref := t.find(&p.Key, p.Hash, now)
+	if ref == 0 {
+		return t.icmpError(ReasonNotRelated)
+	}
+	e := &t.hot.items[ref]
+	c := Conn{Ref: Ref(ref), State: StateRelated, Dir: Reply}
+	if e.flags&entrySelf == 0 {
+		c.Dir = e.dir(p) ^ 1
+	}
+	return c
+}
+
+// invalid counts a packet that nf_conntrack_in leaves without a connection.
+func (t *Table) invalid(why Reason) Conn {
+	t.stats.Invalid++
+	t.stats.InvalidBy[why]++
+	return Conn{State: StateInvalid, Why: why}
+}
+
+// icmpError counts one that nf_conntrack_handle_icmp refuses: Linux counts these apart.
+func (t *Table) icmpError(why Reason) Conn {
+	t.stats.Error++
+	t.stats.InvalidBy[why]++
+	return Conn{State: StateInvalid, Why: why}
+}
+
+// refuse carries out what a tracker wants other than accepting a packet of a known connection.
+func (t *Table) refuse(p *packet.Packet, ref uint32, c Conn, o outcome, now Tick) Conn {
+	e := &t.hot.items[ref]
+	switch o.act {
+	case actReopen:
+		t.remove(ref, p.Hash)
+		return t.begin(p, now)
+	case actKill:
+		if e.flags&entryAcct != 0 {
+			t.account(ref, c.Dir, p)
+		}
+		e.state = o.state
+		t.remove(ref, p.Hash)
+		if c.Dir == Reply {
+			e.status |= uint16(StatusSeenReply)
+		}
+		return c
+	}
+	e.state = o.state
+	e.status |= uint16(o.status)
+	if left := uint32(e.deadline - now); o.timeout != 0 && left >= invalidShortens && left > o.timeout && uint32(e.status)&StatusFixedTimeout == 0 {
+		e.deadline = now + Tick(o.timeout)
+		t.shorten(ref, e.deadline)
+	}
+	return t.invalid(o.why)
+}
+
+// begin makes the entry of a connection's first packet, outside the table: its index is the lowest that is free, and
+// stays free until Confirm (init_conntrack and __nf_conntrack_alloc).
+func (t *Table) begin(p *packet.Packet, now Tick) Conn {
+	icmp := p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6
+	if icmp && p.Flags&packet.Flipped != 0 {
+		return t.invalid(ReasonNotNew) // an answer cannot begin a connection (valid_new)
+	}
+	ref, ok := t.slots.lowest()
+	if !ok || int(ref) >= t.reserve {
+		t.stats.Drop++
+		t.stats.Full++
+		return Conn{State: StateNew, Fresh: true} // Confirm says Full
+	}
+	e := &t.hot.items[ref]
+	*e = entry{key: p.Key, flags: uint8(p.Flags) & entryFlipped}
+	if p.Key.A == p.Key.B && p.Key.APort == p.Key.BPort && !icmp {
+		e.flags |= entrySelf
+	}
+	o := outcome{act: actAccept}
+	switch p.Proto {
+	case packet.ProtoTCP:
+		s := &t.cold.items[ref]
+		*s = cold{}
+		o = tcpNew(s.tcp(), p, now, t.set)
+	case packet.ProtoUDP:
+		e.stream = now + udpStreamAfter
+		o.timeout = t.set.udp
+	default:
+		o = t.newOther(ref, p, now)
+	}
+	if o.act == actInvalid {
+		return t.invalid(o.why)
+	}
+	t.stats.New++
+	if o.act == actKill {
+		return Conn{State: StateNew}
+	}
+	e.state = o.state
+	e.status = uint16(o.status)
+	e.deadline = Tick(o.timeout)
+	if t.set.acct != 0 {
+		e.flags |= entryAcct
+		t.acct.items[ref] = acct{}
+		t.account(ref, Original, p)
+	}
+	t.pending, t.pendingHash = ref, p.Hash
+	return Conn{Ref: Ref(ref), State: StateNew, Fresh: true}
+}
+
+// packetOther is the tracker of every protocol but TCP and UDP, for a later packet.
+func (t *Table) packetOther(e *entry, ref uint32, dir Dir, status uint32, p *packet.Packet, now Tick) outcome {
+	o := outcome{state: e.state}
+	switch p.Proto {
+	case packet.ProtoSCTP:
+		return sctpPacket(t.cold.items[ref].sctp(), e.state, dir, status, p, now, t.set)
+	case packet.ProtoGRE:
+		return grePacket(t.cold.items[ref].gre(), e.state, dir, status, p, now, t.set)
+	case packet.ProtoUDPLite:
+		// nf_conntrack_udplite_packet: a stream with the first reply's successor, whatever its age
+		o.timeout = t.set.udp
+		if status&StatusSeenReply != 0 {
+			o.timeout, o.status = t.set.udpStream, StatusAssured
+		}
+	default:
+		o.timeout = t.set.plain(p.Proto)
+	}
+	o.timeout = max(o.timeout, 1) // 0 would leave the deadline; with a setting of 0 the entry expires at once
+	return o
+}
+
+// newOther is the tracker of every protocol but TCP and UDP, for the first packet of a connection.
+func (t *Table) newOther(ref uint32, p *packet.Packet, now Tick) outcome {
+	switch p.Proto {
+	case packet.ProtoSCTP:
+		t.cold.items[ref] = cold{}
+		return sctpNew(t.cold.items[ref].sctp(), p, now, t.set)
+	case packet.ProtoGRE:
+		t.cold.items[ref] = cold{}
+		return greNew(t.cold.items[ref].gre(), p, now, t.set)
+	case packet.ProtoUDPLite:
+		return outcome{timeout: t.set.udp}
+	}
+	return outcome{timeout: t.set.plain(p.Proto)}
+}
+
+// plain returns the timeout of a protocol that has only one: ICMP, ICMPv6 and those without a tracker.
+func (s *Settings) plain(proto uint8) uint32 {
+	switch proto {
+	case packet.ProtoICMP:
+		return s.icmp
+	case packet.ProtoICMPv6:
+		return s.icmpv6
+	}
+	return s.generic
+}
