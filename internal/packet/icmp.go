@@ -131,10 +131,8 @@ func (p *Packet) Quoted(q *Packet) bool {
 		skip = 48
 	}
 	q.Frame, q.In = p.Frame, p.In
-	q.reset()
-	ok := q.parseQuote(p.Frame, p.L4+skip, p.End, p.Family)
-	q.Class, q.VLAN = p.Class, p.VLAN
-	return ok
+	q.reset(p.Class, p.Family, 0, p.VLAN)
+	return q.parseQuote(p.Frame, p.L4+skip, p.End, p.Family)
 }
 
 // parseQuote parses the packet quoted at f[l3:end] into p, whose fields are zero, and reports whether the kernel would

@@ -4,16 +4,15 @@ import "encoding/binary"
 
 // parseIPv6 parses the IPv6 datagram at f[l3:], RFC 8200. Checks and their order are those of br_validate_ipv6,
 // nf_ct_frag6_gather and nf_conntrack's ipv6_get_l4proto.
-func (p *Packet) parseIPv6(f []byte, l3 int) {
-	p.Class, p.Family, p.L3 = ClassIPv6, 6, uint32(l3)
+func (p *Packet) parseIPv6(f []byte, l3 int, vlan uint16) {
 	h := f[l3:]
 	if len(h) < 40 {
-		p.Problem = ProblemIPShort
+		p.malformed(ProblemIPShort, ClassIPv6, 6, l3, vlan)
 		return
 	}
 	w0 := binary.BigEndian.Uint64(h[0:8]) // version, traffic class, flow label, payload length, next header, hop limit
 	if w0>>60 != 6 {
-		p.Problem = ProblemIPVersion
+		p.malformed(ProblemIPVersion, ClassIPv6, 6, l3, vlan)
 		return
 	}
 	payload := int(w0 >> 16 & 0xffff)
@@ -21,29 +20,31 @@ func (p *Packet) parseIPv6(f []byte, l3 int) {
 	if next == ProtoHopByHop {
 		n, ok := jumbo(h, payload)
 		if !ok {
-			p.Problem = ProblemHopByHop
+			p.malformed(ProblemHopByHop, ClassIPv6, 6, l3, vlan)
 			return
 		}
 		payload = n
 	}
 	if payload > len(h)-40 {
-		p.Problem = ProblemIPLength
+		p.malformed(ProblemIPLength, ClassIPv6, 6, l3, vlan)
 		return
 	}
+	p.begin(ClassIPv6, 6, l3, vlan)
 	src := Addr{binary.BigEndian.Uint64(h[8:16]), binary.BigEndian.Uint64(h[16:24])}
 	dst := Addr{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
-	l4, end := l3+40, l3+40+payload
 	p.Src, p.Dst = src, dst
-	p.End = uint32(end)
+	p.End = uint32(l3 + 40 + payload)
+	p.IPID = 0
 	p.TTL, p.TOS = uint8(w0), uint8(w0>>52)
+	l4 := 40
 	if isExtHeader(next) {
 		var more bool
-		if l4, next, more = p.parseExtHeaders(f[:end], l4, next, w0>>16&0xffff != 0); !more {
+		if l4, next, more = p.parseExtHeaders(h[:40+payload], next, w0>>16&0xffff != 0); !more {
 			return
 		}
 	}
-	p.L4, p.Proto = uint32(l4), next
-	p.parseTransport(f[l4:end], src, dst, next, 6)
+	p.L4, p.Proto = uint32(l3+l4), next
+	p.parseTransport(h[l4:40+payload], src, dst, next)
 }
 
 // isExtHeader reports whether next is the number of an extension header that can be skipped, or that ends the chain
@@ -91,44 +92,44 @@ func jumbo(h []byte, payload int) (int, bool) {
 	return payload, true
 }
 
-// parseExtHeaders goes through the extension headers of the datagram that ends with f, from f[l4:] on, next being the
-// first one's number. gather is whether the payload length field is not 0, without which Linux does not look for
-// fragments. It returns where the transport header starts and its protocol; more is false when p is complete: a fragment
-// or a problem.
-func (p *Packet) parseExtHeaders(f []byte, l4 int, next uint8, gather bool) (int, uint8, bool) {
+// parseExtHeaders goes through the extension headers of the datagram h, next being the first one's number. gather is
+// whether the payload length field is not 0, without which Linux does not look for fragments. It returns where in h the
+// transport header starts and its protocol; more is false when p is complete: a fragment or a problem.
+func (p *Packet) parseExtHeaders(h []byte, next uint8, gather bool) (l4 int, proto uint8, more bool) {
+	l3 := int(p.L3)
 	if gather {
-		if at := findFragment(f, l4, next); at >= 0 {
-			if at+8 > len(f) {
-				p.Problem = ProblemFragmentHeader
+		if at := findFragment(h, 40, next); at >= 0 {
+			if at+8 > len(h) {
+				p.malformed(ProblemFragmentHeader, ClassIPv6, 6, l3, p.VLAN)
 				return 0, 0, false
 			}
-			off := binary.BigEndian.Uint16(f[at+2:])
-			p.FragHdr, p.IPID = uint32(at), binary.BigEndian.Uint32(f[at+4:])
-			if !firstTruncated(f, at) {
+			off := binary.BigEndian.Uint16(h[at+2:])
+			p.FragHdr, p.IPID = uint32(l3+at), binary.BigEndian.Uint32(h[at+4:])
+			if !firstTruncated(h, at) {
 				if off&^6 != 0 { // not atomic: an offset, or M
 					p.FragOff = off &^ 7
-					p.L4, p.Proto = uint32(at+8), f[at]
-					p.Flags = p.Key.Set(p.Src, p.Dst, 0, 0, f[at], 6) | Fragment
+					p.L4, p.Proto = uint32(l3+at+8), h[at]
+					p.Flags = p.Key.Set(p.Src, p.Dst, 0, 0, h[at], 6) | Fragment
 					if off&1 == 0 {
 						p.Flags |= FragLast
 					}
 					return 0, 0, false
 				}
-				if at+8 == len(f) {
-					p.Problem = ProblemFragmentHeader
+				if at+8 == len(h) {
+					p.malformed(ProblemFragmentHeader, ClassIPv6, 6, l3, p.VLAN)
 					return 0, 0, false
 				}
 			}
 		}
 	}
-	l4, next, off, ok := skipExtHeaders(f, l4, next)
+	l4, next, off, ok := skipExtHeaders(h, 40, next)
+	l4 = min(l4, len(h))
 	if !ok || off != 0 {
-		p.L4, p.Proto = uint32(min(l4, len(f))), next
-		p.Flags |= p.Key.Set(p.Src, p.Dst, 0, 0, next, 6)
-		p.Problem = ProblemExtHeader
+		p.L4, p.Proto = uint32(l3+l4), next
+		p.fail(ProblemExtHeader)
 		return 0, 0, false
 	}
-	return min(l4, len(f)), next, true
+	return l4, next, true
 }
 
 // findFragment returns the offset of the first fragment header, or -1 where there is none that starts within f

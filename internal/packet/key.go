@@ -17,8 +17,8 @@ import (
 //   - GRE version 1 (PPTP, RFC 2637): the destination's port is the call id, the source's is 0; A is the lower
 //     (Addr, Port). Only the PPTP helper knows the source's call id (gre_keymap_lookup in
 //     nf_conntrack_proto_gre.c); it makes the two directions one connection by Set with both.
-//   - Everything else, DCCP since Linux 6.16 too, every fragment and every packet whose transport header has a
-//     Problem: A is the lower Addr, the ports are 0.
+//   - Everything else, DCCP since Linux 6.16 too, every fragment and every packet without a complete transport
+//     header: A is the lower Addr, the ports are 0.
 //
 // 40 bytes without padding, so that == compares memory and five words hash it.
 type Key struct {
@@ -35,16 +35,27 @@ type Key struct {
 // It has no branches on its operands: which end is lower is as good as random, and a mispredicted branch costs more
 // than the rest of the function.
 func (k *Key) Set(src, dst Addr, sport, dport uint16, proto, family uint8) Flags {
-	// The borrow of dst - src, each taken as the 144-bit number Hi:Lo:port.
-	_, c := bits.Sub64(uint64(dport), uint64(sport), 0)
-	_, c = bits.Sub64(dst.Lo, src.Lo, c)
-	_, c = bits.Sub64(dst.Hi, src.Hi, c)
-	m := -c
-	hi, lo, port := (src.Hi^dst.Hi)&m, (src.Lo^dst.Lo)&m, (sport^dport)&uint16(m)
-	k.A = Addr{src.Hi ^ hi, src.Lo ^ lo}
-	k.B = Addr{dst.Hi ^ hi, dst.Lo ^ lo}
-	k.APort, k.BPort, k.Zone, k.Proto, k.Family = sport^port, dport^port, 0, proto, family
+	c := below(dst, src, dport, sport)
+	k.put(src, dst, sport, dport, c)
+	k.Zone, k.Proto, k.Family = 0, proto, family
 	return Flags(c) * Flipped
+}
+
+// below returns 1 if (a, aport) is below (b, bport), else 0: the borrow of a - b, each taken as the 144-bit number
+// Hi:Lo:port.
+func below(a, b Addr, aport, bport uint16) uint64 {
+	_, c := bits.Sub64(uint64(aport), uint64(bport), 0)
+	_, c = bits.Sub64(a.Lo, b.Lo, c)
+	_, c = bits.Sub64(a.Hi, b.Hi, c)
+	return c
+}
+
+// put sets k's ends: A is the source if flip is 0, the destination if it is 1.
+func (k *Key) put(src, dst Addr, sport, dport uint16, flip uint64) {
+	m := -flip
+	hi, lo, port := (src.Hi^dst.Hi)&m, (src.Lo^dst.Lo)&m, (sport^dport)&uint16(m)
+	k.A.Hi, k.A.Lo, k.B.Hi, k.B.Lo = src.Hi^hi, src.Lo^lo, dst.Hi^hi, dst.Lo^lo
+	k.APort, k.BPort = sport^port, dport^port
 }
 
 // SetQuery makes k the key of an ICMP or ICMPv6 query that asks sent to asked, or of the reply to it: request is the

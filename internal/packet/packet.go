@@ -80,14 +80,14 @@ type Packet struct {
 	Flags    Flags
 	Class    Class
 	Family   uint8 // 4 or 6; 0 when not IP
-	Proto    uint8 // transport protocol number behind extension headers
-	TCPFlags uint8 // the TCP flag byte (CWR ECE URG ACK PSH RST SYN FIN); 0 otherwise
 	ICMPType uint8 // ICMP and ICMPv6 type
 	ICMPCode uint8 // ICMP and ICMPv6 code
+	TCPFlags uint8 // the TCP flag byte (CWR ECE URG ACK PSH RST SYN FIN); 0 otherwise
+	Problem  Problem
+	Proto    uint8 // transport protocol number behind extension headers
 	TTL      uint8 // TTL or hop limit
 	TOS      uint8 // TOS or traffic class
-	Problem  Problem
-	In       Port // port the frame arrived on; written by the worker before Parse, kept by Parse
+	In       Port  // port the frame arrived on; written by the worker before Parse, kept by Parse
 }
 
 // Is reports whether every flag of f is set.

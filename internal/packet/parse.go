@@ -17,23 +17,26 @@ const (
 // see VerifyChecksum.
 func Parse(p *Packet) {
 	f := p.Frame
-	p.reset()
 	if len(f) < EthernetHeader {
-		p.Class = ClassOther
+		p.reset(ClassOther, 0, 0, 0)
 		return
 	}
 	typ := binary.BigEndian.Uint16(f[12:14])
-	l3 := EthernetHeader
-	if typ != EtherTypeIPv4 && typ != EtherTypeIPv6 {
-		if typ, l3 = p.parseTags(f, typ); typ != EtherTypeIPv4 && typ != EtherTypeIPv6 {
-			p.Class = classify(f, typ, l3)
-			return
-		}
-	}
 	if typ == EtherTypeIPv4 {
-		p.parseIPv4(f, l3)
-	} else {
-		p.parseIPv6(f, l3)
+		p.parseIPv4(f, EthernetHeader, 0)
+		return
+	}
+	l3, vlan := EthernetHeader, uint16(0)
+	if typ != EtherTypeIPv6 {
+		typ, l3, vlan = skipTags(f, typ)
+	}
+	switch typ {
+	case EtherTypeIPv4:
+		p.parseIPv4(f, l3, vlan)
+	case EtherTypeIPv6:
+		p.parseIPv6(f, l3, vlan)
+	default:
+		p.reset(classify(f, typ, l3), 0, 0, vlan)
 	}
 }
 
@@ -42,38 +45,53 @@ func Parse(p *Packet) {
 // beyond len(p.Frame). What Parse promises holds here as well.
 func ParseIP(p *Packet, l3 int) {
 	f := p.Frame
-	p.reset()
 	if len(f) > l3 && f[l3]>>4 == 6 {
-		p.parseIPv6(f, l3)
+		p.parseIPv6(f, l3, 0)
 		return
 	}
-	p.parseIPv4(f, l3)
+	p.parseIPv4(f, l3, 0)
 }
 
-// reset clears every field but Frame and In.
-func (p *Packet) reset() {
+// reset clears every field but Frame and In, and sets these.
+func (p *Packet) reset(class Class, family uint8, l3 int, vlan uint16) {
 	p.Key = Key{}
-	p.Hash = 0
 	p.Src, p.Dst = Addr{}, Addr{}
-	p.L3, p.L4, p.End, p.IPID, p.FragHdr = 0, 0, 0, 0, 0
-	p.SrcPort, p.DstPort, p.FragOff, p.VLAN = 0, 0, 0, 0
-	p.Flags = 0
-	p.Class, p.Family, p.Proto, p.TCPFlags, p.ICMPType, p.ICMPCode = 0, 0, 0, 0, 0, 0
-	p.TTL, p.TOS, p.Problem = 0, 0, 0
+	p.L4, p.End, p.IPID, p.Proto, p.TTL, p.TOS = 0, 0, 0, 0, 0, 0
+	p.begin(class, family, l3, vlan)
 }
 
-// parseTags skips VLAN tags, typ being the EtherType at f[12], and returns the EtherType behind them and the offset of
-// what it describes. It sets p.VLAN. A tag that is cut off, or one too many, is returned as the type.
-func (p *Packet) parseTags(f []byte, typ uint16) (uint16, int) {
-	l3 := EthernetHeader
+// begin clears the fields that only some IP packets have, and sets these. It leaves Key, Src, Dst, L4, End, IPID, Proto,
+// TTL and TOS to be written.
+func (p *Packet) begin(class Class, family uint8, l3 int, vlan uint16) {
+	p.Hash = 0
+	p.L3 = uint32(l3)
+	p.FragHdr = 0
+	p.SrcPort, p.DstPort, p.FragOff = 0, 0, 0
+	p.VLAN = vlan
+	p.Flags = 0
+	p.Class, p.Family = class, family
+	p.TCPFlags, p.ICMPType, p.ICMPCode, p.Problem = 0, 0, 0, ProblemNone
+}
+
+// malformed makes p a packet with a header problem.
+func (p *Packet) malformed(problem Problem, class Class, family uint8, l3 int, vlan uint16) {
+	p.reset(class, family, l3, vlan)
+	p.Problem = problem
+}
+
+// skipTags skips VLAN tags, typ being the EtherType at f[12], and returns the EtherType behind them, the offset of what
+// it describes, and the outermost id. A tag that is cut off, or one too many, is returned as the type.
+func skipTags(f []byte, typ uint16) (uint16, int, uint16) {
+	l3, vlan := EthernetHeader, uint16(0)
 	for n := 0; (typ == EtherTypeVLAN || typ == EtherTypeQinQ) && n < maxTags && len(f) >= l3+4; n++ {
+		w := binary.BigEndian.Uint32(f[l3:])
 		if n == 0 {
-			p.VLAN = binary.BigEndian.Uint16(f[l3:]) & 0xfff
+			vlan = uint16(w>>16) & 0xfff
 		}
-		typ = binary.BigEndian.Uint16(f[l3+2:])
+		typ = uint16(w)
 		l3 += 4
 	}
-	return typ, l3
+	return typ, l3, vlan
 }
 
 // classify returns the class of a frame that is not IP: typ is the EtherType, or the length of an 802.3 frame, and l3

@@ -3,42 +3,44 @@ package packet
 import "encoding/binary"
 
 // parseTransport parses the transport header at the start of b, which ends where the datagram does, and sets the key.
-func (p *Packet) parseTransport(b []byte, src, dst Addr, proto, family uint8) {
+func (p *Packet) parseTransport(b []byte, src, dst Addr, proto uint8) {
 	switch proto {
-	case ProtoTCP:
-		// nf_conntrack_tcp_packet and tcp_error, net/netfilter/nf_conntrack_proto_tcp.c
-		if len(b) < 20 {
-			p.fail(ProblemTCPShort)
-			return
-		}
-		w := binary.BigEndian.Uint32(b)
-		sport, dport := uint16(w>>16), uint16(w)
-		p.SrcPort, p.DstPort, p.TCPFlags = sport, dport, b[13]
-		p.Flags |= p.Key.Set(src, dst, sport, dport, proto, family) | PortsValid
-		if n := int(b[12]>>4) * 4; n < 20 || n > len(b) {
-			p.fail(ProblemTCPOffset)
-		}
-	case ProtoUDP:
-		// udp_error, net/netfilter/nf_conntrack_proto_udp.c
+	case ProtoTCP, ProtoUDP:
 		if len(b) < 8 {
-			p.fail(ProblemUDPShort)
+			p.failShort()
 			return
 		}
 		w := binary.BigEndian.Uint64(b)
 		sport, dport := uint16(w>>48), uint16(w>>32)
-		p.SrcPort, p.DstPort = sport, dport
-		p.Flags |= p.Key.Set(src, dst, sport, dport, proto, family) | PortsValid
-		if n := int(w >> 16 & 0xffff); n < 8 || n > len(b) {
-			p.fail(ProblemUDPLength)
+		if proto == ProtoUDP {
+			// udp_error, net/netfilter/nf_conntrack_proto_udp.c
+			if n := int(w >> 16 & 0xffff); n < 8 || n > len(b) {
+				p.Problem = ProblemUDPLength
+			}
+		} else {
+			// nf_conntrack_tcp_packet and tcp_error, net/netfilter/nf_conntrack_proto_tcp.c
+			if len(b) < 20 {
+				p.failShort()
+				return
+			}
+			if n := int(b[12]>>4) * 4; n < 20 || n > len(b) {
+				p.Problem = ProblemTCPOffset
+			}
+			p.TCPFlags = b[13]
 		}
+		p.SrcPort, p.DstPort = sport, dport
+		flip := below(dst, src, dport, sport)
+		p.Key.put(src, dst, sport, dport, flip)
+		p.Key.Zone, p.Key.Proto, p.Key.Family = 0, proto, p.Family
+		p.Flags = PortsValid | Flags(flip)*Flipped
 	case ProtoICMP:
-		if family != 4 {
+		if p.Family != 4 {
 			p.fail(ProblemICMPFamily)
 			return
 		}
 		p.parseICMP(b)
 	case ProtoICMPv6:
-		if family != 6 {
+		if p.Family != 6 {
 			p.fail(ProblemICMPFamily)
 			return
 		}
@@ -48,8 +50,16 @@ func (p *Packet) parseTransport(b []byte, src, dst Addr, proto, family uint8) {
 	}
 }
 
-// fail records a problem of the transport header. The key is then that of a protocol without ports: such a packet is
-// INVALID and finds no flow.
+// failShort records that the transport header is cut off.
+func (p *Packet) failShort() {
+	if p.Proto == ProtoTCP {
+		p.fail(ProblemTCPShort)
+	} else {
+		p.fail(ProblemUDPShort)
+	}
+}
+
+// fail records a problem of the transport header where there may be no ports: the key is that of a protocol without any.
 func (p *Packet) fail(problem Problem) {
 	p.Problem = problem
 	p.Flags = p.Flags&^Flipped | p.Key.Set(p.Src, p.Dst, 0, 0, p.Proto, p.Family)
@@ -66,9 +76,9 @@ func (p *Packet) parseOther(b []byte) {
 		}
 		p.setPorts(b)
 		if n := int(binary.BigEndian.Uint16(b[4:])); n != 0 && n < 8 || n > len(b) {
-			p.fail(ProblemUDPLiteCoverage)
+			p.Problem = ProblemUDPLiteCoverage
 		} else if binary.BigEndian.Uint16(b[6:]) == 0 {
-			p.fail(ProblemUDPLiteNoChecksum)
+			p.Problem = ProblemUDPLiteNoChecksum
 		}
 	case ProtoSCTP:
 		// sctp_error, net/netfilter/nf_conntrack_proto_sctp.c
