@@ -102,12 +102,17 @@ func NewPool(c PoolConfig) (*Pool, error) {
 	if err := c.fill(); err != nil {
 		return nil, err
 	}
+	return newPool(c, mapMemory)
+}
+
+// newPool makes a pool over memory from mmap, for any chunk size that is a power of two above Headroom.
+func newPool(c PoolConfig, mmap func(size int) ([]byte, error)) (*Pool, error) {
 	p := &Pool{each: uint32(c.Chunks), total: uint32(c.Chunks * c.Workers)}
 	for 1<<p.shift < c.ChunkSize {
 		p.shift++
 	}
 	size := int(p.total) << p.shift
-	m, err := mapMemory(size)
+	m, err := mmap(size)
 	if err != nil {
 		return nil, fmt.Errorf("map frame pool of %d MiB: %w (fewer chunks per worker need less)", size>>20, err)
 	}
@@ -155,6 +160,15 @@ func mapMemory(size int) ([]byte, error) {
 		for i := 0; i < len(m); i += os.Getpagesize() { // kernels before 5.14
 			m[i] = 0
 		}
+	}
+	return m, nil
+}
+
+// mapLazily maps size bytes of which only the pages that are used take memory.
+func mapLazily(size int) ([]byte, error) {
+	m, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
 	}
 	return m, nil
 }
