@@ -245,7 +245,7 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 	list := g.preds[r.pred : r.pred+uint32(r.preds)]
 	for k := range list {
 		q := &list[k]
-		if q.op.volatile() || q.op == opHeader && !checked(p.Proto) {
+		if q.op.volatile(p.Proto) {
 			w.cacheable = false
 		}
 		if q.n == 1 && q.op >= opDir && (c.State == Invalid || c.State == Untracked) {

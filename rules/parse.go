@@ -43,7 +43,9 @@ func Parse(name string, src []byte, family Family) (*File, error) {
 		p.parseLine(line)
 	}
 	if p.inTable && !p.full && p.errs.More == 0 {
-		p.settle()
+		if p.table != nil {
+			p.settle()
+		}
 		p.errorAt(1, "", "COMMIT before the end of the file", "table "+p.tableName+" begins in line "+strconv.Itoa(p.tableLine))
 	}
 	if err := p.errs.orNil(); err != nil {

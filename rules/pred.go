@@ -58,19 +58,23 @@ func answer(b bool) outcome {
 }
 
 // volatile says that the condition may answer differently for packets of one connection, direction, state and port.
-func (o op) volatile() bool {
+func (o op) volatile(proto uint8) bool {
 	switch o {
 	case opFlags, opOption, opCtStatus, opCtExpire:
 		return true
+	case opHeader, opMulti, opSport, opDport:
+		return !keyed(proto)
 	}
 	return false
 }
 
-// checked says that connection tracking refuses packets of the protocol whose header is short: those of a connection
-// have it (net/netfilter/nf_conntrack_proto_*.c, the error checks).
-func checked(proto uint8) bool {
+// keyed says that a flow key of the protocol holds what stands in the transport header's first bytes (ports, or type
+// and identifier), and that connection tracking refuses packets whose header is short: then these are alike for all
+// packets of one connection and direction. Other protocols are tracked by their addresses alone
+// (net/netfilter/nf_conntrack_proto_generic.c; DCCP since Linux 6.16).
+func keyed(proto uint8) bool {
 	switch proto {
-	case protoTCP, protoUDP, protoICMP, protoICMPv6, protoSCTP:
+	case protoTCP, protoUDP, protoUDPLite, protoICMP, protoICMPv6, protoSCTP:
 		return true
 	}
 	return false

@@ -424,7 +424,7 @@ var coreOptions = []option{
 	{name: "match", id: 7, args: 1},
 	{name: "jump", id: 8, args: 1},
 	{name: "goto", id: 9, args: 1},
-	{name: "set-counters", id: 10, args: 2},
+	{name: "set-counters", id: 10, args: 1},
 	{name: "ipv4", id: 11},
 	{name: "ipv6", id: 12},
 }
@@ -464,7 +464,7 @@ func (rp *ruleParser) setCore(head token, id uint8, not bool, args []token) {
 	case 9:
 		rp.setTarget(args[0], VerbGoto)
 	case 10:
-		rp.setCounters(args)
+		rp.setCounters(args[0])
 	case 11:
 		rp.restrict(IPv4, head.col, head.text)
 	case 12:
@@ -649,10 +649,11 @@ const maxMatches = 64
 func (rp *ruleParser) skipOptions() {
 	for rp.i < len(rp.toks) {
 		t := rp.toks[rp.i]
-		if !t.quoted && len(t.text) >= 2 && t.text[0] == '-' {
-			if t.text[1] != '-' && shortOptions[t.text[1]] != "" || t.text[1] == '-' && rp.find(t.text[2:]) {
-				return
+		if !t.quoted && len(t.text) == 2 && t.text[0] == '-' && shortOptions[t.text[1]] != "" || len(t.text) > 2 && rp.core(strings.TrimPrefix(t.text, "--")) != nil {
+			if rp.i > 0 && rp.toks[rp.i-1].text == "!" {
+				rp.i--
 			}
+			return
 		}
 		rp.i++
 	}
@@ -704,15 +705,21 @@ var otherTargets = map[string]string{
 	"TRACE": "not supported", "AUDIT": "not supported", "SECMARK": "not supported", "CONNSECMARK": "not supported",
 }
 
-func (rp *ruleParser) setCounters(args []token) {
-	pk, err1 := strconv.ParseUint(args[0].text, 10, 64)
-	by, err2 := strconv.ParseUint(args[1].text, 10, 64)
-	if err1 != nil || err2 != nil {
-		bad := args[0]
-		if err1 == nil {
-			bad = args[1]
+// setCounters reads -c in its two forms, "-c packets bytes" and "-c packets,bytes".
+func (rp *ruleParser) setCounters(a token) {
+	first, second, comma := strings.Cut(a.text, ",")
+	if !comma {
+		if rp.i >= len(rp.toks) {
+			rp.fail(rp.end, "", "two numbers after -c: packets and bytes", "")
+			return
 		}
-		rp.fail(bad.col, bad.text, "two numbers after -c: packets and bytes", "")
+		second = rp.toks[rp.i].text
+		rp.i++
+	}
+	pk, err1 := strconv.ParseUint(first, 10, 64)
+	by, err2 := strconv.ParseUint(second, 10, 64)
+	if err1 != nil || err2 != nil {
+		rp.fail(a.col, a.text, "two numbers after -c: packets and bytes", "")
 		return
 	}
 	rp.rule.Counter, rp.rule.Counted = Counter{pk, by}, true

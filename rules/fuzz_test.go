@@ -1,0 +1,103 @@
+package rules
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"corewire/internal/packet"
+)
+
+// FuzzParse: no text makes the parser or the compiler fail in another way than by an error with places, and what it
+// accepts prints back to something that it accepts and prints the same.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{
+		"*filter\n:FORWARD DROP [1:2]\n:u - [0:0]\n[3:4] -A FORWARD ! -s 10.0.0.0/8 -p tcp -m tcp --dport 80:90 ! --syn -m comment --comment \"a \\\"b\" -j u\n-A u -g u2\nCOMMIT\n",
+		"*filter\n-A FORWARD -p icmp --icmp-type echo -j ACCEPT -c 1,2\n-4 -I FORWARD 1 -m conntrack --ctstate NEW,DNAT --ctexpire 1:\nCOMMIT\n*nat\n-A x\nCOMMIT",
+		"*filter\n-A FORWARD -s 1.2.3.4,5/8,::1 -d 1.1.1.1/255.0.255.0 -p udp -m multiport --ports 1,2:3,ssh\n# c\n:a -\n-N b\n-P FORWARD DROP\nCOMMIT",
+		"*filter\n:a - [0:0]\n:b - [0:0]\n-A a -j b\n-A b -j a\n-A FORWARD --protocol=tcp --tcp-f SYN,ACK SYN --tcp-option 4 -j a\nCOMMIT",
+	} {
+		f.Add(s, uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, text string, fam uint8) {
+		family := Family(fam)
+		file, err := Parse("f", []byte(text), family)
+		if err != nil {
+			for _, e := range err.(*Errors).List {
+				if e.Expected == "" || e.Pos.Line < 1 && family&^Both == 0 && family != 0 {
+					t.Fatalf("error without place or expectation: %v", e)
+				}
+			}
+			return
+		}
+		rs, err := Compile([]*File{file}, Options{InsideName: "eth0"})
+		if err != nil {
+			return
+		}
+		rs.NewMatcher()
+		for _, r := range rs.Rules() {
+			line := string(r.Rule.AppendSave(nil, r.Chain))
+			if strings.ContainsAny(line, "\n\x00") {
+				continue
+			}
+			g := Family(r.Family)
+			var b strings.Builder
+			b.WriteString("*filter\n")
+			if r.Chain != "FORWARD" {
+				b.WriteString(":" + r.Chain + " - [0:0]\n")
+			}
+			if c := r.Rule.Target.Chain; c != "" && c != r.Chain {
+				b.WriteString(":" + c + " - [0:0]\n")
+			}
+			b.WriteString(line + "\nCOMMIT\n")
+			again, err := Parse("again", []byte(b.String()), g)
+			if err != nil {
+				t.Fatalf("%q prints as %q: %v", r.Rule.Text, line, err)
+			}
+			var x *Rule
+			for _, c := range again.Tables[0].Chains {
+				if len(c.Rules) > 0 {
+					x = c.Rules[0]
+				}
+			}
+			if got := string(x.AppendSave(nil, r.Chain)); got != line {
+				t.Fatalf("%q prints as %q, then as %q", r.Rule.Text, line, got)
+			}
+		}
+	})
+}
+
+// FuzzMatch: the compiled form judges any frame as the linear one does.
+func FuzzMatch(f *testing.F) {
+	for seed := range uint64(20) {
+		g := generator{rand.New(rand.NewPCG(seed, 2))}
+		fam := []Family{IPv4, IPv6}[seed%2]
+		p, c := g.packet(g.flow(fam))
+		f.Add(g.ruleSet(fam), p.Frame, uint8(c.State)|uint8(c.Dir)<<4|uint8(p.In)<<5)
+	}
+	f.Fuzz(func(t *testing.T, text string, frame []byte, bits uint8) {
+		p := packet.Packet{Frame: frame, In: packet.Port(bits >> 5 & 1)}
+		packet.Parse(&p)
+		if p.Family == 0 || p.Problem.Header() || p.Flags&packet.Fragment != 0 {
+			return
+		}
+		c := Context{State: State(bits & 7), Dir: Dir(bits >> 4 & 1), Status: uint32(bits >> 6), Expires: uint32(len(text))}
+		if c.State >= States || p.Problem != packet.ProblemNone || icmpQuery(p.Proto) && p.Flags&packet.ICMPError == 0 {
+			c.State = Invalid
+		}
+		fam := Family(IPv4)
+		if p.Family == 6 {
+			fam = IPv6
+		}
+		file, err := Parse("f", []byte(text), Both)
+		if err != nil {
+			return
+		}
+		opt := Options{InsideName: "eth0", OutsideName: "eth1"}
+		rs, err := Compile([]*File{file}, opt)
+		if err != nil {
+			return
+		}
+		compare(t, rs.NewMatcher(), newLinear([]*File{file}, fam, opt), &p, &c)
+	})
+}
