@@ -70,3 +70,16 @@ func netfilter() error {
 	}
 	return nil
 }
+
+// Receive turns generic receive offload on at the wire's two ports, and with it NAPI: without it, and without an XDP program
+// on them, frames that an XDP program redirects into the hosts' interfaces are dropped before they reach the wire.
+func (l *Lab) Receive() error {
+	return l.Do(Wire, func() error {
+		for _, port := range []string{InsidePort, OutPort} {
+			if err := setFeatures(port, map[string]bool{"rx-gro": true}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

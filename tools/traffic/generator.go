@@ -1,0 +1,161 @@
+package traffic
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// MaxSize is the largest frame in bytes that live frames can have: a page less the headroom, the kernel's own header
+// and the room for a socket buffer's shared info, with some to spare (net/bpf/test_run.c).
+const MaxSize = 3000
+
+// MaxBatch is the kernel's bound on a batch (TEST_XDP_MAX_BATCH, net/bpf/test_run.c).
+const MaxBatch = 256
+
+// Config says what a generator sends.
+type Config struct {
+	Port  string // interface that the frames leave through
+	Flows Flows
+	Side  Side
+	Order Order
+	// Size of a frame in bytes without FCS; 0 means 60, or the headers where they are longer. 60 is what Ethernet
+	// calls a 64-byte frame.
+	Size int
+	// Batch is the number of frames that are transmitted at once; 0 means 64, as many as a NAPI poll takes.
+	Batch int
+}
+
+// Limit bounds a run. Zero values mean no bound; a run without Frames and Duration ends with its context.
+type Limit struct {
+	Rate     float64       // frames a second
+	Frames   uint64        // number of frames
+	Duration time.Duration // time
+}
+
+// Generator sends frames. One run at a time.
+type Generator struct {
+	program  *ebpf.Program
+	state    *ebpf.Map
+	template []byte
+	ifindex  uint32
+	batch    uint32
+	running  sync.Mutex
+}
+
+// NewGenerator loads a generator. The port is looked up in the calling thread's network namespace. It needs CAP_BPF
+// and CAP_NET_ADMIN, and a kernel with live frames (5.18).
+func NewGenerator(c Config) (_ *Generator, err error) {
+	if c.Size == 0 {
+		c.Size = max(60, c.Flows.headers())
+	}
+	if c.Batch == 0 {
+		c.Batch = 64
+	}
+	if c.Batch < 1 || c.Batch > MaxBatch {
+		return nil, fmt.Errorf("generator with batches of %d: must be 1 to %d", c.Batch, MaxBatch)
+	}
+	g := &Generator{batch: uint32(c.Batch)}
+	if g.template, err = c.Flows.Frame(c.Side, 0, c.Size); err != nil {
+		return nil, fmt.Errorf("generator: %w", err)
+	}
+	port, err := net.InterfaceByName(c.Port)
+	if err != nil {
+		return nil, fmt.Errorf("generator: find interface %s: %w", c.Port, err)
+	}
+	g.ifindex = uint32(port.Index)
+	if g.state, err = newState(); err != nil {
+		return nil, err
+	}
+	g.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "traffic_make", Type: ebpf.XDP, License: "Apache-2.0",
+		Instructions: generator(&c.Flows, c.Side, c.Order, g.template, g.state.FD())})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("load the generator's program: %w", err), g.state.Close())
+	}
+	return g, nil
+}
+
+// Close frees the program. No run may be under way.
+func (g *Generator) Close() error { return errors.Join(g.program.Close(), g.state.Close()) }
+
+// Made returns the number of frames made since the generator was loaded. Those that found no room in the receiver's queue
+// are among them.
+func (g *Generator) Made() (uint64, error) {
+	var value [stateSize]byte
+	if err := g.state.Lookup(uint32(0), &value); err != nil {
+		return 0, fmt.Errorf("read the generator's counter: %w", err)
+	}
+	return binary.NativeEndian.Uint64(value[stateSent:]), nil
+}
+
+// liveFrames is struct xdp_md as the kernel takes it for a run: where the frame claims to have come from.
+type liveFrames struct{ Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32 }
+
+const (
+	// stretch is how long the kernel is kept busy by one call; a call costs some 20 µs of its own.
+	stretch = time.Millisecond
+	// longest is the number of frames of a call without a rate: milliseconds at any speed seen.
+	longest = 1 << 15
+)
+
+// Run sends frames within the limit, on the calling thread, which must be in the namespace that the generator was made
+// in. It returns the number of frames made and the time taken; an ended context is no error. It spends a processor.
+func (g *Generator) Run(ctx context.Context, limit Limit) (made uint64, took time.Duration, err error) {
+	g.running.Lock()
+	defer g.running.Unlock()
+	before, err := g.Made()
+	if err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	for asked := uint64(0); ; {
+		elapsed := time.Since(began)
+		if ctx.Err() != nil || limit.Duration > 0 && elapsed >= limit.Duration || limit.Frames > 0 && asked >= limit.Frames {
+			break
+		}
+		n := uint64(longest)
+		if limit.Rate > 0 {
+			due := uint64(limit.Rate * (elapsed + stretch).Seconds())
+			if due <= asked {
+				time.Sleep(stretch / 2)
+				continue
+			}
+			n = min(n, due-asked)
+		}
+		if limit.Frames > 0 {
+			n = min(n, limit.Frames-asked)
+		}
+		if err = g.call(uint32(n)); err != nil {
+			break
+		}
+		asked += n
+		if limit.Rate > 0 {
+			time.Sleep(time.Until(began.Add(time.Duration(float64(asked)/limit.Rate*float64(time.Second)) - stretch)))
+		}
+	}
+	took = time.Since(began)
+	after, readErr := g.Made()
+	return after - before, took, errors.Join(err, readErr)
+}
+
+// call makes n frames.
+func (g *Generator) call(n uint32) error {
+	_, err := g.program.Run(&ebpf.RunOptions{
+		Data:      g.template,
+		Context:   liveFrames{DataEnd: uint32(len(g.template)), IngressIfindex: g.ifindex},
+		Repeat:    n,
+		BatchSize: min(g.batch, n),
+		Flags:     unix.BPF_F_TEST_XDP_LIVE_FRAMES,
+	})
+	if err != nil {
+		return fmt.Errorf("make %d live frames: %w", n, err)
+	}
+	return nil
+}
