@@ -1,6 +1,9 @@
 package packet
 
-import "math/bits"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // SymmetricKey is the period of the RSS key that makes the Toeplitz hash symmetric: a key of 6d5a repeated gives both
 // directions of a flow the same hash (Woo and Park, "Scalable TCP Session Monitoring with Symmetric Receive-side
@@ -13,17 +16,15 @@ const SymmetricKey = 0x6d5a
 // SymmetricHash.
 func Toeplitz(key, data []byte) uint32 {
 	var sum uint32
-	window := uint64(key[0])<<32 | uint64(key[1])<<24 | uint64(key[2])<<16 | uint64(key[3])<<8 | uint64(key[4])
+	window := binary.BigEndian.Uint32(key)
 	for i, d := range data {
-		for b := 0; b < 8; b++ {
+		next := uint64(window)<<8 | uint64(key[i+4]) // 40 bits: the windows of this byte's bits
+		for b := range 8 {
 			if d&(0x80>>b) != 0 {
-				sum ^= uint32(window >> (8 - b))
+				sum ^= uint32(next >> (8 - b))
 			}
 		}
-		window = window << 8 & 0xffffffffff
-		if i+5 < len(key) {
-			window |= uint64(key[i+5])
-		}
+		window = uint32(next)
 	}
 	return sum
 }
@@ -45,8 +46,7 @@ func SymmetricHash(p *Packet) uint32 {
 	}
 	x ^= x >> 32
 	x ^= x >> 16
-	h := uint32(symmetric[uint8(x>>8)] ^ bits.RotateLeft16(symmetric[uint8(x)], 8))
-	return h<<16 | h
+	return uint32(symmetric[uint8(x>>8)]^bits.RotateLeft16(symmetric[uint8(x)], 8)) * 0x10001
 }
 
 // symmetric is the lower half of the symmetric hash of a 16-bit word by its upper byte. The lower byte's is the same

@@ -79,9 +79,6 @@ func TestToeplitzBitByBit(t *testing.T) {
 	for range 2000 {
 		data := make([]byte, r.IntN(48))
 		key := make([]byte, len(data)+4+r.IntN(8))
-		if len(key) < 5 {
-			key = make([]byte, 5)
-		}
 		for i := range data {
 			data[i] = byte(r.Uint32())
 		}
