@@ -44,6 +44,7 @@ type Limit struct {
 type Generator struct {
 	program  *ebpf.Program
 	state    *ebpf.Map
+	anchor   *anchor
 	template []byte
 	ifindex  uint32
 	batch    uint32
@@ -79,11 +80,16 @@ func NewGenerator(c Config) (_ *Generator, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load the generator's program: %w", err), g.state.Close())
 	}
+	if g.anchor, err = newAnchor(g.program); err != nil {
+		return nil, errors.Join(err, g.program.Close(), g.state.Close())
+	}
 	return g, nil
 }
 
 // Close frees the program. No run may be under way.
-func (g *Generator) Close() error { return errors.Join(g.program.Close(), g.state.Close()) }
+func (g *Generator) Close() error {
+	return errors.Join(g.anchor.close(), g.program.Close(), g.state.Close())
+}
 
 // Made returns the number of frames made since the generator was loaded. Those that found no room in the receiver's queue
 // are among them.
@@ -99,9 +105,10 @@ func (g *Generator) Made() (uint64, error) {
 type liveFrames struct{ Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32 }
 
 const (
-	// stretch is how long the kernel is kept busy by one call; a call costs some 20 µs of its own.
+	// stretch is the length of a burst and the pause after it where a rate is given: shorter ones cost more, as
+	// each call allocates its pages anew, longer ones overrun the queues of what is tested.
 	stretch = time.Millisecond
-	// longest is the number of frames of a call without a rate: milliseconds at any speed seen.
+	// longest is the most frames of one call: some milliseconds, so that an ended context is noticed.
 	longest = 1 << 15
 )
 
@@ -122,12 +129,12 @@ func (g *Generator) Run(ctx context.Context, limit Limit) (made uint64, took tim
 		}
 		n := uint64(longest)
 		if limit.Rate > 0 {
-			due := uint64(limit.Rate * (elapsed + stretch).Seconds())
-			if due <= asked {
-				time.Sleep(stretch / 2)
-				continue
+			// Sleep until the frames sent so far are due, then send those of the next stretch and what was missed.
+			if due := began.Add(time.Duration(float64(asked) / limit.Rate * float64(time.Second))); time.Until(due) > 0 {
+				time.Sleep(time.Until(due))
+				continue // the duration may be over
 			}
-			n = min(n, due-asked)
+			n = min(n, max(1, uint64(limit.Rate*(elapsed+stretch).Seconds())-asked))
 		}
 		if limit.Frames > 0 {
 			n = min(n, limit.Frames-asked)
@@ -136,9 +143,6 @@ func (g *Generator) Run(ctx context.Context, limit Limit) (made uint64, took tim
 			break
 		}
 		asked += n
-		if limit.Rate > 0 {
-			time.Sleep(time.Until(began.Add(time.Duration(float64(asked)/limit.Rate*float64(time.Second)) - stretch)))
-		}
 	}
 	took = time.Since(began)
 	after, readErr := g.Made()
