@@ -1,0 +1,302 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"corewire/conntrack"
+	"corewire/ring"
+	"corewire/rules"
+)
+
+// controlPeriod is how often the control goroutine looks at the workers.
+const controlPeriod = 100 * time.Millisecond
+
+// stallLimit is how long a worker may stand still before it is reported. Longer than any pause of the collector or the
+// scheduler on a loaded machine, shorter than an operator's patience.
+const stallLimit = time.Second
+
+// EventKind says what an Event reports.
+type EventKind uint8
+
+const (
+	EventTableFull EventKind = iota // new connections were dropped at the maximum; Count of them since the last event
+	EventStalled                    // a worker has not turned for stallLimit; Count is its worker number
+	EventResumed                    // it turns again; Count is its worker number
+)
+
+// Event is something that the operator should know. Each kind is reported at most once a second.
+type Event struct {
+	Kind  EventKind
+	Count uint64
+}
+
+// String is the event as a sentence for a log.
+func (e Event) String() string {
+	switch e.Kind {
+	case EventTableFull:
+		return fmt.Sprintf("connection table full: %d new connections dropped (raise nf_conntrack_max, or look for a flood)", e.Count)
+	case EventStalled:
+		return fmt.Sprintf("worker %d stands still; the XDP program's fail mode applies to its queues", e.Count)
+	case EventResumed:
+		return fmt.Sprintf("worker %d turns again", e.Count)
+	}
+	return fmt.Sprintf("event %d", e.Kind)
+}
+
+// ErrStopped is returned by methods that need a worker's answer when the engine stops before it comes.
+var ErrStopped = errors.New("engine stopped")
+
+// control watches the workers until ctx ends or one of them fails. It beats no heartbeat on a worker's behalf.
+func (e *Engine) control(ctx context.Context, failed <-chan error) error {
+	t := time.NewTicker(controlPeriod)
+	defer t.Stop()
+	turns := make([]uint64, len(e.workers))
+	since := make([]time.Time, len(e.workers))
+	stalled := make([]bool, len(e.workers))
+	var full uint64
+	var reported time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			if err == nil {
+				err = errors.New("a worker ended without being asked to")
+			}
+			return err
+		case now := <-t.C:
+			var dropped uint64
+			for i, w := range e.workers {
+				dropped += w.full.Load()
+				n := w.turns.Load()
+				if n != turns[i] || since[i].IsZero() {
+					turns[i], since[i] = n, now
+					if stalled[i] {
+						stalled[i] = false
+						e.notify(Event{EventResumed, uint64(i)})
+					}
+				} else if !stalled[i] && now.Sub(since[i]) > stallLimit {
+					stalled[i] = true
+					e.notify(Event{EventStalled, uint64(i)})
+				}
+			}
+			if dropped != full && now.Sub(reported) >= time.Second {
+				e.notify(Event{EventTableFull, dropped - full})
+				full, reported = dropped, now
+			}
+		}
+	}
+}
+
+// ask runs f between two bursts of a worker and waits for it. On an engine that does not run, f runs at once in the
+// calling goroutine.
+func (e *Engine) ask(ctx context.Context, w *Worker, f func()) error {
+	e.mu.Lock()
+	if !e.running {
+		defer e.mu.Unlock()
+		f()
+		return nil
+	}
+	e.mu.Unlock()
+	done := make(chan struct{})
+	select {
+	case w.commands <- func() { f(); close(done) }:
+	case <-ctx.Done():
+		return fmt.Errorf("ask worker %d: %w (it does not answer)", w.id, ctx.Err())
+	case <-e.done:
+		return ErrStopped
+	}
+	w.wire.Wake()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("ask worker %d: %w (it does not answer)", w.id, ctx.Err())
+	case <-e.done:
+		return ErrStopped
+	}
+}
+
+// Stats returns a snapshot of all counters. Each worker's part is taken between two of its bursts.
+func (e *Engine) Stats(ctx context.Context) (Stats, error) {
+	s := Stats{Workers: make([]WorkerStats, len(e.workers)), Entries: e.Count(), Max: e.capacity.Max()}
+	for i, w := range e.workers {
+		// The worker fills a value of its own: if ctx ends first, it may still do so later.
+		v := new(WorkerStats)
+		if err := e.ask(ctx, w, func() { w.snapshot(v) }); err != nil {
+			return Stats{}, err
+		}
+		s.Workers[i] = *v
+	}
+	return s, nil
+}
+
+// snapshot copies a worker's counters.
+func (w *Worker) snapshot(s *WorkerStats) {
+	s.Worker = w.id
+	s.Counters = w.c
+	w.table.Stats(&s.Conntrack)
+	s.Entries = w.table.Len()
+	s.Fragments = w.defrag.Counters()
+	s.Held = w.defrag.Held() + w.regroup.Held()
+	for _, r := range w.from {
+		s.HandedOff += r.Len()
+	}
+	w.wire.Account(&s.Account)
+	w.wire.Stats(&s.Wire)
+}
+
+// Ledger says where every chunk of the pool is. It is exact when no frame moves.
+type Ledger struct {
+	ring.Account     // Caller is what the engine must account for
+	Held         int // fragments that wait for the rest of their datagram
+	HandedOff    int // frames in hand-off rings
+}
+
+// Balanced reports whether every chunk has exactly one owner.
+func (l *Ledger) Balanced() bool { return l.Account.Balanced() && l.Caller == l.Held+l.HandedOff }
+
+// Ledger adds up the workers' chunks.
+func (s *Stats) Ledger() Ledger {
+	var l Ledger
+	for i := range s.Workers {
+		w := &s.Workers[i]
+		l.Account.Add(&w.Account)
+		l.Held += w.Held
+		l.HandedOff += w.HandedOff
+	}
+	return l
+}
+
+// dumpSlice is how many buckets or entries a worker copies between two bursts for a listing: some 10 µs of work.
+const dumpSlice = 64
+
+// Connections calls f with all entries of the table, some at a time, and stops at f's first error. Entries that come
+// or go meanwhile may be missing or seen; none is seen twice. f may keep nothing of the slice.
+func (e *Engine) Connections(ctx context.Context, f func([]conntrack.Info) error) error {
+	for _, w := range e.workers {
+		var cursor uint64
+		for {
+			var n int
+			var next uint64
+			// New room each time a worker might still write to it after ctx has ended.
+			out := make([]conntrack.Info, dumpSlice)
+			if err := e.ask(ctx, w, func() { n, next = w.table.Dump(cursor, out, w.now) }); err != nil {
+				return err
+			}
+			if n > 0 {
+				if err := f(out[:n]); err != nil {
+					return err
+				}
+			}
+			if next == 0 {
+				break
+			}
+			cursor = next
+		}
+	}
+	return nil
+}
+
+// Count returns the number of entries over all shards.
+func (e *Engine) Count() int {
+	n := 0
+	for _, w := range e.workers {
+		n += int(w.entries.Load())
+	}
+	return n
+}
+
+// Flush deletes all entries and returns how many they were.
+func (e *Engine) Flush(ctx context.Context) (int, error) {
+	total := 0
+	for _, w := range e.workers {
+		n := new(int)
+		if err := e.ask(ctx, w, func() { *n = w.table.Flush(); w.entries.Store(int64(w.table.Len())) }); err != nil {
+			return total, err
+		}
+		total += *n
+	}
+	return total, nil
+}
+
+// SetSettings gives every worker new timeouts and switches. Existing entries keep the deadline that they have until
+// their next packet, as in Linux.
+func (e *Engine) SetSettings(ctx context.Context, s *conntrack.Settings) error {
+	for _, w := range e.workers {
+		failed := make(chan error, 1)
+		if err := e.ask(ctx, w, func() { failed <- w.table.SetSettings(s) }); err != nil {
+			return err
+		}
+		if err := <-failed; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetMax changes the maximum number of entries over all shards. Entries above it stay until they expire.
+func (e *Engine) SetMax(n int) { e.capacity.SetMax(n) }
+
+// Ruleset returns the rule set in force.
+func (e *Engine) Ruleset() *rules.Ruleset {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ruleset
+}
+
+// SetRuleset puts a rule set in force, in each worker between two bursts: every packet is judged by the old one or by
+// the new one. Connections stay; verdicts cached under the old rules no longer count. Counters begin at zero.
+func (e *Engine) SetRuleset(ctx context.Context, rs *rules.Ruleset) error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // once begun it is carried through: a worker that is slow gets its matcher later
+	matchers := make([]*rules.Matcher, len(e.workers))
+	for i := range matchers {
+		matchers[i] = rs.NewMatcher()
+	}
+	e.mu.Lock()
+	e.epoch = e.epoch%maxEpoch + 1
+	epoch := e.epoch
+	e.ruleset = rs
+	e.mu.Unlock()
+	for i, w := range e.workers {
+		m := matchers[i]
+		err := e.ask(ctx, w, func() {
+			w.matcher, w.epoch = m, epoch
+			if epoch == 1 { // the numbers begin again: verdicts cached under the first rule set must not be taken for new ones
+				w.table.ClearVerdicts()
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RuleCounters returns the rule set in force and what its rules have counted over all workers, indexed by RuleID, the
+// policies included.
+func (e *Engine) RuleCounters(ctx context.Context) (*rules.Ruleset, []rules.Counter, error) {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	rs := e.Ruleset()
+	total := make([]rules.Counter, rs.Counters())
+	for _, w := range e.workers {
+		part := make([]rules.Counter, len(total))
+		if err := e.ask(ctx, w, func() { w.matcher.Counters(part) }); err != nil {
+			return nil, nil, err
+		}
+		for i, c := range part {
+			total[i].Packets += c.Packets
+			total[i].Bytes += c.Bytes
+		}
+	}
+	return rs, total, nil
+}

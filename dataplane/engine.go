@@ -1,0 +1,261 @@
+package dataplane
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"corewire/conntrack"
+	"corewire/internal/packet"
+	"corewire/ring"
+	"corewire/rules"
+)
+
+// Policy says what happens to frames of a class that is not IP.
+type Policy uint8
+
+const (
+	Pass  Policy = iota // forwarded unchanged, not tracked, not matched against rules
+	Block               // dropped, DropClass
+)
+
+// DefaultBurst is the number of frames a worker takes from a port at once. 64 gives the memory system enough misses to
+// overlap; more adds latency and pushes the packets' parses out of the first-level cache.
+const DefaultBurst = 64
+
+// MaxBurst is the largest burst that New accepts.
+const MaxBurst = 1024
+
+// Config is what an Engine is made of. Wires and Ruleset are required.
+type Config struct {
+	Wires   []ring.Wire    // one per worker, over one pool; the engine does not close them
+	Ruleset *rules.Ruleset // in force from the first frame
+
+	Max      int                 // entries over all shards; 0: no bound, as in Linux
+	Buckets  int                 // buckets that the table keeps at least, over all shards; 0: it begins small
+	Settings *conntrack.Settings // nil: Linux's defaults
+
+	// Secret keys the hash of the table. nil: a random one, which is right everywhere but in tests.
+	Secret *[packet.HasherSecret]uint64
+
+	Policy [packet.Classes]Policy // for classes that are not IP; the zero value passes them
+	Burst  int                    // frames per burst, 1 to MaxBurst; 0: DefaultBurst
+	CPUs   []int                  // worker i is pinned to CPUs[i]; workers without an element are not pinned
+	Spin   time.Duration          // how long a worker looks for frames before it sleeps; 0: it sleeps at once
+
+	Beat   func(worker int, ns int64) // called once a turn by the worker itself; nil: nobody listens
+	Clock  func() int64               // ns, monotonic; nil: CLOCK_MONOTONIC
+	Notify func(Event)                // called by the control goroutine only; nil: nobody listens
+
+	// Record keeps the result of every frame of a step in Worker.Results. It allocates, and is for replay and tests.
+	Record bool
+}
+
+// Engine is a wire at work: its workers and their control. Methods may be called from any goroutine unless they say
+// otherwise.
+type Engine struct {
+	workers  []*Worker
+	capacity *conntrack.Capacity
+	cpus     []int
+	spin     int64
+	beat     func(int, int64)
+	clock    func() int64
+	origin   int64 // the clock's value at tick 0
+	notify   func(Event)
+	stop     atomic.Bool
+
+	reload  sync.Mutex // one change of the rule set at a time
+	mu      sync.Mutex // guards what follows; never taken by workers
+	running bool
+	done    chan struct{} // closed when Run has joined the workers
+	ruleset *rules.Ruleset
+	epoch   uint32
+}
+
+// New makes an engine that is ready to run. It allocates the connection table; Close frees it.
+func New(c Config) (*Engine, error) {
+	switch {
+	case len(c.Wires) == 0:
+		return nil, errors.New("new engine: no wires (one is needed per worker)")
+	case c.Ruleset == nil:
+		return nil, errors.New("new engine: no rule set")
+	case c.Burst < 0 || c.Burst > MaxBurst:
+		return nil, fmt.Errorf("new engine: burst %d is out of range (0 for the default, or 1 to %d)", c.Burst, MaxBurst)
+	case len(c.CPUs) > len(c.Wires):
+		return nil, fmt.Errorf("new engine: %d cpus for %d workers", len(c.CPUs), len(c.Wires))
+	}
+	if c.Burst == 0 {
+		c.Burst = DefaultBurst
+	}
+	if c.Settings == nil {
+		c.Settings = conntrack.DefaultSettings()
+	}
+	if c.Clock == nil {
+		clock, err := monotonic()
+		if err != nil {
+			return nil, fmt.Errorf("new engine: read the monotonic clock: %w", err)
+		}
+		c.Clock = clock
+	}
+	if c.Secret == nil {
+		c.Secret = new([packet.HasherSecret]uint64)
+		for i := range c.Secret {
+			var b [8]byte
+			rand.Read(b[:]) // never fails (crypto/rand)
+			c.Secret[i] = binary.LittleEndian.Uint64(b[:])
+		}
+	}
+	if c.Beat == nil {
+		c.Beat = func(int, int64) {}
+	}
+	if c.Notify == nil {
+		c.Notify = func(Event) {}
+	}
+	e := &Engine{
+		capacity: conntrack.NewCapacity(c.Max, len(c.Wires)),
+		cpus:     c.CPUs,
+		spin:     int64(c.Spin),
+		beat:     c.Beat,
+		clock:    c.Clock,
+		origin:   c.Clock(),
+		notify:   c.Notify,
+		done:     make(chan struct{}),
+		ruleset:  c.Ruleset,
+		epoch:    1,
+	}
+	for i, wire := range c.Wires {
+		w, err := newWorker(i, wire, e.capacity, &c)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("new engine: worker %d: %w", i, err), e.Close())
+		}
+		e.workers = append(e.workers, w)
+	}
+	connect(e.workers, c.Burst)
+	return e, nil
+}
+
+// newWorker makes a worker with its shard; connect gives it its hand-off rings.
+func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, c *Config) (*Worker, error) {
+	table, err := conntrack.New(conntrack.Config{Capacity: capacity, Settings: c.Settings, Secret: *c.Secret, Buckets: c.Buckets / len(c.Wires)})
+	if err != nil {
+		return nil, err
+	}
+	// Fragments may keep an eighth of the worker's chunks, but enough for a datagram of the usual size.
+	var chunks ring.Account
+	wire.Account(&chunks)
+	held := 0
+	if chunks.Total > 0 {
+		held = min(1024, max(64, chunks.Total/8))
+	}
+	w := &Worker{
+		id:        id,
+		wire:      wire,
+		table:     table,
+		defrag:    conntrack.NewDefrag(conntrack.DefragConfig{Frames: held}),
+		regroup:   conntrack.NewDefrag(conntrack.DefragConfig{Frames: held}),
+		matcher:   c.Ruleset.NewMatcher(),
+		epoch:     1,
+		policy:    c.Policy,
+		recording: c.Record,
+		frames:    make([]packet.Frame, c.Burst),
+		packets:   make([]packet.Packet, c.Burst),
+		free:      make([]packet.Frame, 0, 4*c.Burst),
+		late:      make([]packet.Frame, 64),
+		commands:  make(chan func(), 16),
+	}
+	for p := range w.tx {
+		w.tx[p] = make([]packet.Frame, 0, 2*c.Burst)
+	}
+	return w, nil
+}
+
+// connect makes the hand-off rings between the workers.
+func connect(workers []*Worker, burst int) {
+	n := len(workers)
+	rings := make([]*ring.SPSC[handoff], n*n)
+	for i := range rings {
+		size := handoffRingSize
+		if i/n == i%n {
+			size = 1 // a worker hands nothing to itself
+		}
+		rings[i] = ring.NewSPSC[handoff](size)
+	}
+	for i, w := range workers {
+		w.exchange = exchange{self: uint32(i), peers: workers, inbox: make([]handoff, burst), group: make([]handoff, 0, conntrack.MaxFragments)}
+		for j := range workers {
+			w.to = append(w.to, rings[i*n+j])
+			w.from = append(w.from, rings[j*n+i])
+			w.outbox = append(w.outbox, make([]handoff, 0, burst))
+		}
+	}
+}
+
+// Run starts the workers and the control goroutine, and returns when ctx ends (nil), a port has gone for good, or a
+// worker panicked (*PanicError). All workers have stopped by then. An engine runs once.
+func (e *Engine) Run(ctx context.Context) error {
+	e.mu.Lock()
+	if e.running || e.stop.Load() {
+		e.mu.Unlock()
+		return errors.New("run engine: it has been run already (make a new one)")
+	}
+	e.running = true
+	e.mu.Unlock()
+
+	failed := make(chan error, len(e.workers))
+	for _, w := range e.workers {
+		go func() { failed <- e.run(w) }()
+	}
+	err := e.control(ctx, failed)
+
+	e.stop.Store(true)
+	for _, w := range e.workers {
+		w.wire.Wake()
+	}
+	left := len(e.workers)
+	if err != nil {
+		left--
+	}
+	for range left {
+		err = errors.Join(err, <-failed)
+	}
+	e.mu.Lock()
+	e.running = false
+	e.mu.Unlock()
+	close(e.done)
+	return err
+}
+
+// Close frees the connection tables. The engine must not be running.
+func (e *Engine) Close() error {
+	var err error
+	for _, w := range e.workers {
+		err = errors.Join(err, w.table.Close())
+	}
+	return err
+}
+
+// Step makes one turn of every worker at the time now, in the calling goroutine: for replay, tests and benchmarks, on
+// an engine that is not running. It returns the number of frames handled.
+func (e *Engine) Step(now conntrack.Tick) (int, error) {
+	total := 0
+	for _, w := range e.workers {
+		n, err := w.Step(now)
+		if err != nil {
+			return total, fmt.Errorf("worker %d: %w", w.id, err)
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// Results returns what became of the frames of worker 0's last Step, in order. It is valid until the next Step, and
+// empty without Config.Record.
+func (e *Engine) Results() []Result { return e.workers[0].results }
+
+// Workers returns the number of workers.
+func (e *Engine) Workers() int { return len(e.workers) }

@@ -1,0 +1,49 @@
+package dataplane
+
+import (
+	"fmt"
+
+	"corewire/conntrack"
+	"corewire/internal/packet"
+)
+
+// DropReason says why a frame was dropped. Each has a counter, and one spelling in code, CLI, metrics and docs.
+type DropReason uint8
+
+const (
+	DropNone            DropReason = iota
+	DropRule                       // a rule or a chain's policy
+	DropClass                      // not IP, and its class is set to be blocked
+	DropTableFull                  // a new connection at the maximum of entries, and early drop found nothing
+	DropTxFull                     // the TX ring of the other port stayed full
+	DropHandoff                    // the hand-off ring to the owner of the flow was full
+	DropFragmentTimeout            // the rest of its datagram did not come in time
+	dropFixed                      // the fragment store's and the parser's reasons follow
+
+	dropFragment = dropFixed
+	dropHeader   = dropFragment + DropReason(conntrack.DefragReasons)
+
+	// DropReasons is the number of reasons, DropNone included.
+	DropReasons = dropHeader + DropReason(packet.Problems)
+)
+
+var dropNames = [dropFixed]string{"", "rule", "class-blocked", "table-full", "tx-full", "handoff-full", "fragment-timeout"}
+
+// String returns the spelling of the reason; "" for DropNone.
+func (r DropReason) String() string {
+	switch {
+	case r < dropFixed:
+		return dropNames[r]
+	case r < dropHeader:
+		return "fragment-" + conntrack.DefragReason(r-dropFragment).String()
+	case r < DropReasons:
+		return packet.Problem(r - dropHeader).String()
+	}
+	return fmt.Sprintf("reason-%d", uint8(r))
+}
+
+// headerReason is the reason for a malformed IP header.
+func headerReason(p packet.Problem) DropReason { return dropHeader + DropReason(p) }
+
+// fragmentReason is the reason of the fragment store.
+func fragmentReason(r conntrack.DefragReason) DropReason { return dropFragment + DropReason(r) }

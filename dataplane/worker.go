@@ -1,0 +1,387 @@
+package dataplane
+
+import (
+	"sync/atomic"
+
+	"corewire/conntrack"
+	"corewire/internal/packet"
+	"corewire/ring"
+	"corewire/rules"
+)
+
+// Worker decides the frames of one queue pair. Only its own goroutine calls its methods; Engine gives the exceptions
+// their own words.
+type Worker struct {
+	id      int
+	wire    ring.Wire
+	table   *conntrack.Table
+	defrag  *conntrack.Defrag // fragments from the wire
+	regroup *conntrack.Defrag // complete datagrams that other workers handed over, put together again
+	matcher *rules.Matcher
+	context rules.Context // of the packet being matched; reused
+	epoch   uint32        // number of the rule set, above the trace in a cached verdict; 1 to maxEpoch
+
+	policy    [packet.Classes]Policy // for frames that are not IP
+	recording bool                   // keep Results of the last step, for replay
+
+	// The burst: frames[i] is parsed in packets[i]. Both have the length of the burst and are reused.
+	frames  []packet.Frame
+	packets []packet.Packet
+	whole   [1]packet.Packet // the datagram that a fragment completed
+
+	// Frames that leave the burst. Fixed capacity; a full list is carried out early.
+	tx   [packet.Ports][]packet.Frame
+	free []packet.Frame
+
+	commands chan func()    // from control, run between bursts
+	now      conntrack.Tick // of the last turn
+	turns    atomic.Uint64  // published for control: turns of the loop
+	full     atomic.Uint64  // published for control: new connections dropped at the maximum
+	entries  atomic.Int64   // published for control: entries in the shard
+
+	exchange                // hand-off between workers
+	late     []packet.Frame // room for fragments whose time has passed
+	err      error          // of the ports, in this turn
+
+	c       Counters
+	results []Result
+}
+
+// Result is what became of one frame of the last Step. It is recorded for replay and tests only.
+type Result struct {
+	In      packet.Port
+	Verdict Verdict
+	Reason  DropReason
+	Tracked bool // State and Rule are valid: the packet went through connection tracking and the rules
+	Rule    rules.RuleID
+	State   conntrack.State
+}
+
+// Step makes one turn: a burst from each port, the frames that other workers handed over, expiry, and one kick.
+// now is the time of every packet in it. It returns the number of frames handled and allocates nothing.
+func (w *Worker) Step(now conntrack.Tick) (int, error) {
+	w.results = w.results[:0]
+	n := w.receive(packet.Inside, now)
+	n += w.receive(packet.Outside, now)
+	n += w.takeOver(now)
+	w.expire(now)
+	w.transmit(packet.Inside)
+	w.transmit(packet.Outside)
+	w.release()
+	w.flush()
+	w.c.Loops++
+	if n > 0 {
+		w.c.Busy++
+	}
+	err := w.err
+	w.err = nil
+	return n, err
+}
+
+// receive takes a burst from a port: parse all, keep those that are this worker's to judge.
+func (w *Worker) receive(port packet.Port, now conntrack.Tick) int {
+	n := w.wire.Receive(port, w.frames)
+	if n == 0 {
+		return 0
+	}
+	bytes, mine := 0, 0
+	for i := range n {
+		f := w.frames[i]
+		bytes += len(f.Data)
+		p := &w.packets[mine]
+		p.Frame, p.In = f.Data, port
+		packet.Parse(p)
+		w.c.Class[p.Class]++
+		switch {
+		case p.Class > packet.ClassIPv6:
+			if w.policy[p.Class] == Pass {
+				w.forward(f, Result{In: port})
+			} else {
+				w.drop(f, Result{In: port, Reason: DropClass})
+			}
+		case p.Problem.Header():
+			w.drop(f, Result{In: port, Reason: headerReason(p.Problem)})
+		case w.foreign(p):
+			w.handOff(f, port, w.owner(p))
+		default:
+			w.frames[mine] = f
+			mine++
+		}
+	}
+	w.c.Port[port].RxFrames += uint64(n)
+	w.c.Port[port].RxBytes += uint64(bytes)
+	w.c.MaxBurst = max(w.c.MaxBurst, uint64(n))
+	w.judge(mine, now)
+	w.post()
+	return n
+}
+
+// takeOver takes the frames that other workers handed over. They are this worker's to judge, whatever the hash says:
+// a frame moves once.
+func (w *Worker) takeOver(now conntrack.Tick) int {
+	total := 0
+	for _, from := range w.from {
+		n := from.Pop(w.inbox)
+		single := 0
+		for i := range n {
+			h := &w.inbox[i]
+			p := &w.packets[single]
+			p.Frame, p.In = h.frame.Data, h.in
+			packet.Parse(p)
+			if h.grouped { // one of a datagram's fragments, all of which are here
+				w.fragment(w.regroup, p, h.frame, now)
+				continue
+			}
+			w.frames[single] = h.frame
+			single++
+		}
+		w.judge(single, now)
+		w.c.Taken += uint64(n)
+		total += n
+	}
+	if total > 0 {
+		w.post()
+	}
+	return total
+}
+
+// judge decides the first n packets of the burst in order: hash all, touch all buckets, then all entries, so that the
+// cache misses of a burst overlap; then track, match and place one after the other.
+func (w *Worker) judge(n int, now conntrack.Tick) {
+	burst := w.packets[:n]
+	w.table.Hash(burst)
+	w.table.Touch(burst)
+	for i := range burst {
+		p := &burst[i]
+		if p.Flags&packet.Fragment != 0 {
+			w.fragment(w.defrag, p, w.frames[i], now)
+			continue
+		}
+		r := w.decide(p, now)
+		if r.Reason == DropNone {
+			w.forward(w.frames[i], r)
+		} else {
+			w.drop(w.frames[i], r)
+		}
+	}
+}
+
+// decide is the firewall: connection, rules, confirmation. It is the same for a frame and for a datagram put
+// together from fragments. The order is netfilter's: a known connection changes state before the rules see the
+// packet, a new one enters the table only when they have accepted it.
+func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) Result {
+	conn := w.table.Track(p, now)
+	w.c.State[conn.State]++
+	r := Result{In: p.In, Tracked: true, State: conn.State}
+	length := int(p.End - p.L3)
+
+	// An ICMP error has the connection of the packet that it quotes, and may have the same state and direction as that
+	// connection's own packets: its verdict is never theirs.
+	cached := w.table.Verdict(&conn)
+	if cached>>rules.TraceBits == w.epoch && p.Flags&packet.ICMPError == 0 && rules.TraceValid(cached&traceMask, p.In, rules.State(conn.State)) {
+		w.c.Cached++
+		m := w.matcher.TraceResult(cached & traceMask)
+		r.Rule = m.Rule
+		if m.Verdict != rules.Accept {
+			r.Reason = DropRule
+		}
+		w.matcher.Count(m.Trace, length)
+	} else {
+		w.c.Matched++
+		w.connection(&conn, now)
+		m := w.matcher.Match(p, &w.context)
+		r.Rule = m.Rule
+		if m.Verdict != rules.Accept {
+			r.Reason = DropRule
+		}
+		w.matcher.Count(m.Trace, length)
+		if m.Cacheable {
+			w.table.SetVerdict(&conn, w.epoch<<rules.TraceBits|m.Trace)
+		}
+	}
+
+	if conn.Fresh {
+		if r.Reason != DropNone {
+			w.table.Discard(&conn)
+		} else if w.table.Confirm(&conn, now) != conntrack.Confirmed {
+			r.Reason = DropTableFull
+			w.full.Add(1)
+		}
+	}
+	return r
+}
+
+// connection writes what the rules ask about the packet's connection. Each part costs a load from the entry, so it is
+// done only if the rule set needs it.
+func (w *Worker) connection(conn *conntrack.Conn, now conntrack.Tick) {
+	c := &w.context
+	c.State = rules.State(conn.State)
+	needs := w.matcher.Ruleset().Needs()
+	if needs&rules.NeedDir != 0 {
+		c.Dir = rules.Dir(conn.Dir)
+	}
+	if needs&rules.NeedStatus != 0 {
+		c.Status = w.table.Status(conn)
+	}
+	if needs&rules.NeedExpires != 0 {
+		c.Expires = w.table.Left(conn, now)
+	}
+}
+
+// fragment puts a fragment into a store. The one that completes its datagram has the datagram judged; the fragments
+// are then sent on as they came, or dropped together.
+func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Frame, now conntrack.Tick) {
+	in := p.In
+	switch store.Add(p, f, now) {
+	case conntrack.Held:
+		w.c.Verdict[Hold]++
+		w.record(Result{In: in, Verdict: Hold})
+	case conntrack.Passed: // it cannot be put together and is judged by itself: INVALID
+		if r := w.decide(p, now); r.Reason == DropNone {
+			w.forward(f, r)
+		} else {
+			w.drop(f, r)
+		}
+	case conntrack.Broken:
+		w.dropAll(store.Frames(), Result{In: in, Reason: fragmentReason(store.Why())})
+	case conntrack.Complete:
+		q := &w.whole[0]
+		q.Frame, q.In = store.Datagram(), in
+		packet.Parse(q)
+		if q.Problem.Header() {
+			w.dropAll(store.Frames(), Result{In: in, Reason: headerReason(q.Problem)})
+			return
+		}
+		if w.foreign(q) {
+			w.handOffGroup(store.Frames(), in, w.owner(q))
+			return
+		}
+		w.table.Hash(w.whole[:])
+		r := w.decide(q, now)
+		if r.Reason != DropNone {
+			w.dropAll(store.Frames(), r)
+			return
+		}
+		for _, f := range store.Frames() {
+			w.send(f, in.Other())
+		}
+		r.Verdict = Accept
+		w.record(r)
+	}
+}
+
+// forward sends a frame out of the port opposite to the one that it came from.
+func (w *Worker) forward(f packet.Frame, r Result) {
+	w.send(f, r.In.Other())
+	r.Verdict = Accept
+	w.record(r)
+}
+
+// drop frees a frame.
+func (w *Worker) drop(f packet.Frame, r Result) {
+	w.put(f, r.Reason)
+	r.Verdict = Drop
+	w.record(r)
+}
+
+// dropAll frees the frames of a datagram, for one reason.
+func (w *Worker) dropAll(f []packet.Frame, r Result) {
+	for i := range f {
+		w.put(f[i], r.Reason)
+	}
+	r.Verdict = Drop
+	w.record(r)
+}
+
+// send appends a frame to what leaves through a port.
+func (w *Worker) send(f packet.Frame, out packet.Port) {
+	w.c.Verdict[Accept]++
+	if len(w.tx[out]) == cap(w.tx[out]) {
+		w.transmit(out)
+	}
+	w.tx[out] = append(w.tx[out], f)
+}
+
+// put appends a dropped frame to what goes back to the free list.
+func (w *Worker) put(f packet.Frame, why DropReason) {
+	w.c.Verdict[Drop]++
+	w.c.Drop[why]++
+	if len(w.free) == cap(w.free) {
+		w.release()
+	}
+	w.free = append(w.free, f)
+}
+
+// transmit gives the frames that leave through a port to its TX ring. A full ring is kicked once; what it still does
+// not take is dropped here, so that a slow port never keeps frames from the fill rings.
+func (w *Worker) transmit(out packet.Port) {
+	f := w.tx[out]
+	if len(f) == 0 {
+		return
+	}
+	w.tx[out] = f[:0]
+	n := w.wire.Send(out, f)
+	if n < len(f) {
+		w.flush()
+		n += w.wire.Send(out, f[n:])
+	}
+	bytes := 0
+	for i := range f[:n] {
+		bytes += len(f[i].Data)
+	}
+	w.c.Port[out].TxFrames += uint64(n)
+	w.c.Port[out].TxBytes += uint64(bytes)
+	w.c.Verdict[Accept] -= uint64(len(f) - n)
+	for _, f := range f[n:] {
+		w.put(f, DropTxFull)
+	}
+}
+
+// release gives the dropped frames back to the free list.
+func (w *Worker) release() {
+	if len(w.free) > 0 {
+		w.wire.Release(w.free)
+		w.free = w.free[:0]
+	}
+}
+
+// flush kicks the ports and refills their rings. Its error is kept for the end of the turn: a frame is never judged
+// differently because a port failed.
+func (w *Worker) flush() {
+	if err := w.wire.Flush(); err != nil && w.err == nil {
+		w.err = err
+	}
+}
+
+// sweepBudget bounds what a turn does for timeouts: as many blocks of 64 deadlines, each one or two cache lines, that
+// is some microseconds. At a thousand turns a second, an idle wire's, it covers 4 Mi entries a second.
+const sweepBudget = 64
+
+// expire ends connections and datagrams whose time has passed. It does a bounded part of the table a turn, in
+// proportion to the time that has gone by, so that every entry is looked at about once a second.
+func (w *Worker) expire(now conntrack.Tick) {
+	w.entries.Store(int64(w.table.Len()))
+	w.table.Expire(now, sweepBudget)
+	if now == w.now {
+		return
+	}
+	w.now = now
+	for _, store := range [...]*conntrack.Defrag{w.defrag, w.regroup} {
+		for store.Held() > 0 {
+			n := store.Expire(now, w.late)
+			for _, f := range w.late[:n] {
+				w.put(f, DropFragmentTimeout)
+			}
+			if n < len(w.late) {
+				break
+			}
+		}
+	}
+}
+
+// record keeps a frame's result while replaying.
+func (w *Worker) record(r Result) {
+	if w.recording {
+		w.results = append(w.results, r)
+	}
+}
