@@ -2,6 +2,7 @@ package ring
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -14,12 +15,12 @@ import (
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // rig is a driver under test with the network around it.
 type rig struct {
 	wires   []Wire
-	pool    *Pool
 	inject  func(p packet.Port, frame []byte) // the network sends a frame towards port p; it may get lost when full
 	collect func(p packet.Port) []byte        // the next frame that came out of port p, nil if there is none
 	detach  func()                            // before Close: no more frames towards the sockets
@@ -34,6 +35,7 @@ var drivers = []struct {
 	{"memory", memoryRig},
 	{"xsk", func(t testing.TB, n int) *rig { return socketRig(t, n, openXSK, CopyOnly, link.XDPDriverMode) }},
 	{"xsk-auto", func(t testing.TB, n int) *rig { return socketRig(t, n, openXSK, CopyAuto, link.XDPDriverMode) }},
+	{"asavie", func(t testing.TB, n int) *rig { return socketRig(t, n, openAsavie, CopyOnly, link.XDPDriverMode) }},
 	{"xsk-generic", func(t testing.TB, n int) *rig { return socketRig(t, n, openXSK, CopyAuto, link.XDPGenericMode) }},
 }
 
@@ -44,7 +46,7 @@ const (
 
 func memoryRig(t testing.TB, workers int) *rig {
 	ms := newMemory(t, MemoryConfig{Pool: PoolConfig{Workers: workers, Chunks: rigChunks}, RingSize: rigRing})
-	r := &rig{pool: ms[0].Pool(), detach: func() {}}
+	r := &rig{detach: func() {}}
 	for _, m := range ms {
 		r.wires = append(r.wires, m)
 	}
@@ -92,9 +94,6 @@ func socketRig(t testing.TB, workers int, open func(socketConfig) ([]socketWire,
 			}
 		})
 	}
-	if x, ok := ws[0].(*xskWire); ok {
-		r.pool = x.home.pool
-	}
 	r.detach = l.attach(t, ws, attach)
 	return r
 }
@@ -132,6 +131,13 @@ func (r *rig) quiet(t *testing.T, held int) {
 	})
 	balance(t, r.wires, held)
 	for i, w := range r.wires {
+		if a, ok := w.(*asavieWire); ok { // its sockets have frames of their own
+			for p := range a.socket {
+				if free := len(a.socket[p].free); free != rigRing || a.port[p].txOut != 0 {
+					t.Errorf("worker %d, %v: %d transmit frames free, %d out", i, packet.Port(p), free, a.port[p].txOut)
+				}
+			}
+		}
 		var s Stats
 		w.Stats(&s)
 		for p := range s.Port {
@@ -503,21 +509,36 @@ func ringMappings(t *testing.T) int {
 	return n
 }
 
-// TestXSKCarrier: frames towards a port without carrier are dropped and counted, not queued, and it recovers.
-func TestXSKCarrier(t *testing.T) {
+// sockets are the drivers over AF_XDP sockets.
+var sockets = []struct {
+	name string
+	open func(socketConfig) ([]socketWire, error)
+}{{"xsk", openXSK}, {"asavie", openAsavie}}
+
+// TestSocketCarrier: frames towards a port without carrier are dropped and counted, not queued, and it recovers. Neither
+// does an interface that is set down do harm; one that is removed is an error.
+func TestSocketCarrier(t *testing.T) {
+	for _, d := range sockets {
+		t.Run(d.name, func(t *testing.T) { testCarrier(t, d.open) })
+	}
+}
+
+func testCarrier(t *testing.T, open func(socketConfig) ([]socketWire, error)) {
 	l := newLab(t, 1)
-	ws, err := openXSK(socketConfig{Pool: PoolConfig{Chunks: rigChunks}, Port: l.port, RingSize: rigRing})
+	ws, err := open(socketConfig{Pool: PoolConfig{Chunks: rigChunks}, Port: l.port, RingSize: rigRing})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := ws[0]
 	defer w.Close()
 	l.attach(t, ws, link.XDPDriverMode)
-	if err := netlink.LinkSetDown(l.far[packet.Outside].link); err != nil {
+	dev, err := netlink.LinkByName(l.port[packet.Outside].Name)
+	if err != nil {
 		t.Fatal(err)
 	}
 	var f [8]packet.Frame
 	send := func() PortStats {
+		t.Helper()
 		n := w.Alloc(f[:])
 		if n == 0 {
 			t.Fatal("out of chunks")
@@ -533,34 +554,150 @@ func TestXSKCarrier(t *testing.T) {
 		w.Stats(&s)
 		return s.Port[packet.Outside]
 	}
-	// The kernel may tell a second late that the carrier is gone.
-	eventually(t, "noticing the loss of carrier", func() bool { return send().TXDown > 0 })
-	before := send()
-	eventually(t, "dropping without carrier", func() bool { return send().TXDown > 5000 })
-	if s := send(); s.TX > before.TX || s.Kicks-before.Kicks > 100 {
-		t.Errorf("without carrier: %+v, before %+v", s, before)
+	set := func(dev netlink.Link, up func(netlink.Link) error) {
+		t.Helper()
+		if err := up(dev); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := netlink.LinkSetUp(l.far[packet.Outside].link); err != nil {
-		t.Fatal(err)
+	far := l.far[packet.Outside]
+	for name, dev := range map[string]netlink.Link{"carrier": far.link, "interface": dev} {
+		set(dev, netlink.LinkSetDown)
+		// The kernel may tell a second late that the carrier is gone.
+		down := send().TXDown
+		eventually(t, "noticing the loss of "+name, func() bool { return send().TXDown > down })
+		before := send()
+		eventually(t, "dropping without "+name, func() bool { return send().TXDown > down+5000 })
+		if s := send(); s.TX > before.TX || s.Kicks-before.Kicks > 100 {
+			t.Errorf("without %s: %+v, before %+v", name, s, before)
+		}
+		for far.receive() != nil {
+		}
+		set(dev, netlink.LinkSetUp)
+		eventually(t, "transmission after the "+name+" came back", func() bool {
+			send()
+			return far.receive() != nil
+		})
+		balance(t, ws, 0)
 	}
-	eventually(t, "transmission after the carrier came back", func() bool {
-		send()
-		return l.far[packet.Outside].receive() != nil
-	})
-	balance(t, ws, 0)
-
-	// And an interface that is removed is an error, not a hang.
-	dev, err := netlink.LinkByName(l.port[packet.Outside].Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkDel(dev); err != nil {
-		t.Fatal(err)
-	}
+	set(dev, netlink.LinkDel)
 	eventually(t, "an error for the removed interface", func() bool {
 		if err := w.Wait(time.Microsecond); err != nil {
 			return true
 		}
 		return w.Flush() != nil
 	})
+	if err := w.Flush(); !errors.Is(err, unix.ENXIO) || !strings.Contains(err.Error(), "port1") {
+		t.Errorf("the error is %v", err)
+	}
+	balance(t, ws, 0)
+}
+
+// TestSocketErrors: what cannot work is refused with a reason, and nothing is left open.
+func TestSocketErrors(t *testing.T) {
+	for _, d := range sockets {
+		t.Run(d.name, func(t *testing.T) {
+			l := newLab(t, 1)
+			good := socketConfig{Pool: PoolConfig{Chunks: rigChunks}, Port: l.port, RingSize: rigRing}
+			before := ringMappings(t)
+			for _, c := range []struct {
+				name   string
+				change func(*socketConfig)
+				errno  unix.Errno
+				text   string
+			}{
+				{"no such queue", func(c *socketConfig) { c.Pool.Workers = 2 }, unix.EINVAL, "port0 queue 1"},
+				{"no such interface", func(c *socketConfig) { c.Port[1] = socketDev{"gone", 1 << 20} }, unix.ENODEV, "gone queue 0"},
+				{"no zero copy", func(c *socketConfig) { c.Copy = ZeroCopy }, unix.EOPNOTSUPP, "copy mode works everywhere"},
+				{"the same port twice", func(c *socketConfig) { c.Port[1] = c.Port[0] }, 0, "port0 queue 0"},
+				{"ring size", func(c *socketConfig) { c.RingSize = 100 }, 0, "ring size 100"},
+				{"chunks", func(c *socketConfig) { c.Pool.Chunks = 2 }, 0, "2 chunks"},
+				{"chunk size", func(c *socketConfig) { c.Pool.ChunkSize = 9000 }, 0, "chunk size 9000"},
+			} {
+				cfg := good
+				c.change(&cfg)
+				ws, err := d.open(cfg)
+				if err == nil || len(ws) != 0 {
+					t.Errorf("%s: opened %d wires, %v", c.name, len(ws), err)
+					continue
+				}
+				if c.errno != 0 && !errors.Is(err, c.errno) || !strings.Contains(err.Error(), c.text) {
+					t.Errorf("%s: %v, want %v with %q", c.name, err, c.errno, c.text)
+				}
+				if n := ringMappings(t); n != before {
+					t.Errorf("%s: %d descriptors or mappings more than before", c.name, n-before)
+				}
+			}
+			// Both ports can be had again at once, many times.
+			for i := range 3 {
+				ws, err := d.open(good)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m := ws[0].Mode(packet.Outside)
+				if m.ZeroCopy || m.SharedUMEM != (d.name == "xsk") || m.NeedWakeup != (d.name == "xsk") || m.TXBudget < kernelTXBudget {
+					t.Errorf("mode %+v", m)
+				}
+				if i > 0 {
+					// refusing a taken queue takes a second
+				} else if ws, err := d.open(good); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "is another socket bound to this queue?") {
+					t.Errorf("a second socket on the same queue: %d wires, %v", len(ws), err)
+				}
+				if err := ws[0].Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := ringMappings(t); n != before {
+				t.Errorf("%d descriptors or mappings more than before", n-before)
+			}
+		})
+	}
+}
+
+// TestSocketSecondUMEM: where the ports cannot share, the pool is registered twice and frames still cross without a
+// copy. No device here does zero copy, so the fallback is bound by hand.
+func TestSocketSecondUMEM(t *testing.T) {
+	l := newLab(t, 1)
+	c := socketConfig{Pool: PoolConfig{Chunks: rigChunks}, Port: l.port, RingSize: rigRing}
+	if err := c.fill(); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := NewPool(c.Pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := newXSKWire(pool, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for i := range w.port {
+		p := &w.port[i]
+		p.dev = l.port[i]
+		if err := w.bind(p, &c, nil, CopyOnly.flags()); err != nil {
+			t.Fatal(err)
+		}
+		w.polls[i] = unix.PollFd{Fd: int32(p.fd), Events: unix.POLLIN}
+	}
+	l.attach(t, []socketWire{w}, link.XDPDriverMode)
+	r := &rig{
+		wires:   []Wire{w},
+		inject:  func(p packet.Port, b []byte) { l.far[p].send(b) },
+		collect: func(p packet.Port) []byte { return l.far[p].receive() },
+		kernel:  true,
+	}
+	var f [32]packet.Frame
+	r.exchange(t, 30, func() {
+		for _, in := range []packet.Port{packet.Inside, packet.Outside} {
+			w.Send(in.Other(), f[:w.Receive(in, f[:])])
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.quiet(t, 0)
 }

@@ -37,11 +37,16 @@ type xskKernel interface {
 	statistics(p *xskPort) unix.XDPStatistics // kernel's counters
 }
 
+// reclaimer takes back what a port has transmitted. It is how the parts that all drivers over sockets have in common
+// call the driver.
+type reclaimer interface{ reclaim(p *xskPort) }
+
 // xskWire is a Wire over two AF_XDP sockets of its own.
 type xskWire struct {
 	home   *home
 	port   [packet.Ports]xskPort
 	kernel xskKernel
+	taker  reclaimer // the wire itself
 	queue  uint32
 
 	event int  // eventfd that ends Wait
@@ -248,6 +253,7 @@ func newXSKWire(pool *Pool, i int) (*xskWire, error) {
 	}
 	w.polls[packet.Ports] = unix.PollFd{Fd: int32(event), Events: unix.POLLIN}
 	w.limits()
+	w.taker = w
 	return w, nil
 }
 
@@ -619,7 +625,7 @@ func (w *xskWire) transmit(p *xskPort) error {
 		}
 		w.look(p)
 	}
-	if !p.tx.sleepy() {
+	if p.mode.NeedWakeup && !p.tx.sleepy() {
 		return nil
 	}
 	busy, again := 0, 0
@@ -641,7 +647,7 @@ func (w *xskWire) transmit(p *xskPort) error {
 					return nil
 				}
 			}
-			w.reclaim(p)
+			w.taker.reclaim(p)
 		case unix.EBUSY: // one frame was dropped, but completed: receiver's queue full, or no carrier
 			busy++
 			p.count.txLost.Add(1)
@@ -687,7 +693,7 @@ func (w *xskWire) look(p *xskPort) {
 	}
 	p.probe = 0
 	for range len(p.tx.slots) {
-		w.reclaim(p) // a full completion ring stops the kernel
+		w.taker.reclaim(p) // a full completion ring stops the kernel
 		p.count.kicks.Add(1)
 		if w.kernel.transmit(p) != unix.EBUSY {
 			return
