@@ -40,6 +40,10 @@ func (o Outcome) String() string {
 // evictionRange is how many buckets early drop looks at (NF_CT_EVICTION_RANGE).
 const evictionRange = 8
 
+// resizeConfirm is how many buckets the table may split for one new entry: two, so that a level is finished when the
+// table has grown by a twentieth; and few, since each costs some hundred nanoseconds.
+const resizeConfirm = 2
+
 // Confirm enters a Fresh connection into the table, because the rules accepted its first packet
 // (__nf_conntrack_confirm). Its timeout begins now. Afterwards c is no longer Fresh.
 func (t *Table) Confirm(c *Conn, now Tick) Outcome {
@@ -80,9 +84,7 @@ func (t *Table) Confirm(c *Conn, now Tick) Outcome {
 	t.slots.add(ref)
 	t.live++
 	t.stats.Insert++
-	if t.live > t.index.count()*bucketLoad {
-		t.grow()
-	}
+	t.resize(resizeConfirm)
 	return Confirmed
 }
 
@@ -141,7 +143,7 @@ func (t *Table) earlyDrop(h uint64, now Tick) bool {
 			if !old && uint32(e.status)&StatusAssured != 0 {
 				continue
 			}
-			t.unlink(ref, t.hasher.Sum(&e.key))
+			t.unlink(ref, t.hashOf(&e.key))
 			if old {
 				t.stats.Expired++
 			} else {

@@ -100,7 +100,7 @@ func (t *Table) Delete(cursor uint64, budget int, match func(*Info) bool, now Ti
 			if match != nil && (!t.info(ref, &info, now, ext) || !match(&info)) {
 				continue
 			}
-			t.remove(ref, t.hasher.Sum(&t.hot.items[ref].key))
+			t.remove(ref, t.hashOf(&t.hot.items[ref].key))
 			n++
 		}
 	}

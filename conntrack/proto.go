@@ -16,9 +16,9 @@ package conntrack
 // Trackers do not verify checksums, do not count bytes and do not set StatusSeenReply: Track does so, at the places
 // where nf_conntrack_in (net/netfilter/nf_conntrack_core.c) does.
 
-// coldSize is the number of bytes that each entry has for its protocol tracker. 52 keeps a whole entry within 128
-// bytes together with its hot line (64), its deadline (4) and its share of the buckets (at most 8).
-const coldSize = 52
+// coldSize is the number of bytes that each entry has for its protocol tracker: what TCP needs. It keeps a whole entry
+// within 128 bytes together with its hot line (64), its deadline (4) and its share of the buckets (8).
+const coldSize = 48
 
 // Status bits of an entry, with the values of enum ip_conntrack_status (uapi/linux/netfilter/nf_conntrack_common.h).
 // Bits that belong to address translation are never set: corewire translates nothing.

@@ -55,7 +55,7 @@ func (s *sweep) extend(now Tick) uint64 {
 func (t *Table) Expire(now Tick, budget int) int {
 	s := &t.sweep
 	s.extend(now)
-	t.shrinkBuckets(budget)
+	t.resize(min(budget, resizeExpire))
 	elapsed := uint64(uint32(now - s.started))
 	if s.next >= s.blocks {
 		if elapsed < sweepInterval && s.blocks != 0 && !t.collectionWanted() {
@@ -129,7 +129,7 @@ func (t *Table) reap(base uint32, m uint64, now Tick) int {
 		t.due.items[ref] = e.deadline
 	}
 	for i, ref := range refs[:n] {
-		hash[i] = t.hasher.Sum(&t.hot.items[ref].key)
+		hash[i] = t.hashOf(&t.hot.items[ref].key)
 		touch += t.index.arena.items[t.index.first(hash[i])].tags0
 	}
 	t.sink += touch
@@ -169,15 +169,8 @@ func (t *Table) requestCollection() {
 // collectionWanted reports whether a shard has asked for a collection that this one has not begun.
 func (t *Table) collectionWanted() bool { return t.cap.gc.Load() != t.sweep.gc }
 
-// shrinkBuckets merges a few buckets where the table has become nearly empty: at a quarter of the load at which it
-// grows, so that it does not swing.
-func (t *Table) shrinkBuckets(budget int) {
-	for ; budget > 0 && t.live*4 < t.index.count()*bucketLoad; budget-- {
-		if !t.shrink() {
-			return
-		}
-	}
-}
+// resizeExpire is how many buckets one call of Expire may split or merge: about a microsecond or two.
+const resizeExpire = 8
 
 // releaseStep is how many entries' memory a pass gives back at most: 4 MiB, some ten microseconds of system calls.
 const releaseStep = 1 << 15
@@ -220,7 +213,7 @@ func (t *Table) tidy(now Tick, budget int) {
 
 // move gives an entry another index.
 func (t *Table) move(from, to uint32) {
-	h := t.hasher.Sum(&t.hot.items[from].key)
+	h := t.hashOf(&t.hot.items[from].key)
 	x := &t.index.arena.items[t.index.first(h)]
 	i := x.slotOf(tagOf(h), from)
 	if i < 0 {

@@ -35,6 +35,7 @@ type Table struct {
 	index   index
 	slots   *slots
 	hasher  packet.Hasher
+	fold    uint64 // from the secret as well
 	set     *Settings
 	cap     *Capacity
 	credit  int64 // credits in hand, not used by an entry
@@ -71,6 +72,7 @@ func New(c Config) (*Table, error) {
 		return nil, fmt.Errorf("create connection table: %d buckets are out of range (0 to %d)", c.Buckets, 1<<30/bucketLoad)
 	}
 	t := &Table{hasher: packet.NewHasher(c.Secret), set: c.Settings, cap: c.Capacity}
+	t.fold = t.hasher.Sum(&packet.Key{Proto: 255})
 	// One more, because index 0 means no entry, and one for a Fresh connection; whole words for the slots.
 	n := (c.Reserve + 2 + 63) &^ 63
 	t.reserve = n
@@ -78,7 +80,7 @@ func New(c Config) (*Table, error) {
 	if t.hot, err = newArena[entry](n); err == nil {
 		if t.cold, err = newArena[cold](n); err == nil {
 			if t.due, err = newArena[Tick](n); err == nil {
-				t.index.arena, err = newArena[bucket](max(2*minBuckets, c.Buckets, n/bucketLoad) + 1)
+				t.index.arena, err = newArena[bucket](max(2*minBuckets, c.Buckets, n/(bucketLoad/2)))
 			}
 		}
 	}
@@ -93,9 +95,7 @@ func New(c Config) (*Table, error) {
 	}
 	t.index.mask = minBuckets - 1
 	t.SetBuckets(c.Buckets)
-	for t.index.count() < int(t.minBuckets) {
-		t.grow()
-	}
+	t.resize(int(t.minBuckets))
 	return t, nil
 }
 
@@ -136,7 +136,7 @@ func (t *Table) sideArrays() (err error) {
 }
 
 // SetBuckets sets the least number of buckets to keep. More are split off as the table fills, one at a time, and
-// Expire takes them back: neither ever stalls the caller.
+// Expire takes them back as it empties: neither ever stalls the caller.
 func (t *Table) SetBuckets(n int) {
 	t.minBuckets = min(uint64(max(n, minBuckets)), uint64(len(t.index.arena.items)))
 }
@@ -155,37 +155,64 @@ func (t *Table) Populate(n int) {
 	t.hot.populate(0, n)
 	t.cold.populate(0, n)
 	t.due.populate(0, n)
-	t.index.arena.populate(0, min(max(n/bucketLoad, minBuckets), len(t.index.arena.items)))
+	t.index.arena.populate(0, min(max(n/(bucketLoad/2), minBuckets), len(t.index.arena.items)))
 }
 
-// Hash fills Hash of every packet and begins to load the bucket that each will need, all of them at once: the first of
-// the two cache misses of a lookup, shared by the burst.
+// hashOf returns the hash that places a key. The sum is universal and keyed, so that no two flows collide more often than
+// random ones; but it is linear, and a range of consecutive addresses or ports would fill the buckets as unevenly as a
+// rotation by a random angle does, now and then badly. The high half of a multiplication folded on the low one ends that.
+func (t *Table) hashOf(k *packet.Key) uint64 {
+	hi, lo := bits.Mul64(t.hasher.Sum(k)^t.fold, foldFactor)
+	return hi ^ lo
+}
+
+// foldFactor is any odd number without pattern: the fraction of the golden ratio.
+const foldFactor = 0x9e3779b97f4a7c15
+
+// Hash fills Hash of every packet and begins to load the bucket that each will need: the first of the two cache misses
+// of a lookup, shared by the burst. Loading has a loop of its own, short enough that the processor has a dozen misses
+// under way at once; Go has no prefetch instruction, so they are plain loads whose sum nobody needs.
 func (t *Table) Hash(pkts []packet.Packet) {
-	var x uint64
 	for i := range pkts {
 		p := &pkts[i]
-		p.Hash = t.hasher.Sum(&p.Key)
-		x += t.index.arena.items[t.index.first(p.Hash)].tags0
+		p.Hash = t.hashOf(&p.Key)
+	}
+	var x uint64
+	for i := range pkts {
+		x += t.index.arena.items[t.index.first(pkts[i].Hash)].tags0
 	}
 	t.sink += x
 }
 
+// touchBurst is how many packets Touch works on together: any number that keeps its notes in the first-level cache.
+const touchBurst = 64
+
 // Touch begins to load the entry that each packet will probably find, or its second bucket: the second cache miss.
 // Call it after Hash and before Track.
 func (t *Table) Touch(pkts []packet.Packet) {
+	var refs [touchBurst]uint32
 	var x uint64
-	for i := range pkts {
-		h := pkts[i].Hash
-		b := &t.index.arena.items[t.index.first(h)]
-		if m := b.match(tagOf(h)); m != 0 {
-			ref := b.ref[bits.TrailingZeros32(m)%16%bucketSlots]
+	for len(pkts) > 0 {
+		burst := pkts[:min(len(pkts), touchBurst)]
+		pkts = pkts[len(burst):]
+		for i := range burst {
+			h := burst[i].Hash
+			b := &t.index.arena.items[t.index.first(h)]
+			m := b.match(tagOf(h))
+			if m == 0 {
+				x += t.index.arena.items[t.index.second(h)].tags0
+				refs[i] = 0
+				continue
+			}
+			refs[i] = b.ref[bits.TrailingZeros32(m)&15%bucketSlots]
+		}
+		for i := range burst {
+			ref := refs[i]
 			x += t.hot.items[ref].key.A.Hi
-			if pkts[i].Proto == packet.ProtoTCP {
+			if burst[i].Proto == packet.ProtoTCP {
 				c := &t.cold.items[ref] // may lie across two lines
 				x += uint64(c[0]) + uint64(c[len(c)-1])
 			}
-		} else {
-			x += t.index.arena.items[t.index.second(h)].tags0
 		}
 	}
 	t.sink += x
@@ -267,7 +294,7 @@ func (t *Table) insert(ref uint32, h uint64) bool {
 	for _, b := range [2]uint64{first, second} {
 		x := &t.index.arena.items[b]
 		for i, r := range x.ref {
-			g := t.hasher.Sum(&t.hot.items[r].key)
+			g := t.hashOf(&t.hot.items[r].key)
 			other := t.index.first(g)
 			if other == b {
 				other = t.index.second(g)
@@ -283,37 +310,42 @@ func (t *Table) insert(ref uint32, h uint64) bool {
 	return false
 }
 
-// grow splits one bucket: the entries that the longer hash sends to the new bucket move there. It reports false at the
-// end of the reserved address space.
+// grow splits one bucket: the entries that the longer hash sends to the new bucket move there, and those that are here
+// as their second choice go home if they can. It reports false at the end of the reserved address space.
 func (t *Table) grow() bool {
 	x := &t.index
 	n := x.count()
 	if n >= len(x.arena.items) {
 		return false
 	}
-	old := x.split
+	mask, old := x.mask, x.split
+	if x.split++; x.split > x.mask {
+		x.mask, x.split = x.mask<<1|1, 0
+	}
 	from, to := &x.arena.items[old], &x.arena.items[n]
 	// All hashes first: the entries' cache lines arrive together.
-	var h [bucketSlots]uint64
+	var hash [bucketSlots]uint64
 	for i, r := range from.ref {
-		h[i] = t.hasher.Sum(&t.hot.items[r].key)
+		hash[i] = t.hashOf(&t.hot.items[r].key)
 	}
 	for i, r := range from.ref {
 		if r == 0 {
 			continue
 		}
-		v := h[i]
-		if v&x.mask != old {
-			v = bits.RotateLeft64(v, 32) // it is here as its second choice
+		h := hash[i]
+		if h&mask != old {
+			home := &x.arena.items[x.first(h)]
+			if f := home.free(); f != 0 {
+				home.put(bits.TrailingZeros32(f), from.tag(i), r)
+				from.put(i, 0, 0)
+				continue
+			}
+			h = bits.RotateLeft64(h, 32)
 		}
-		if v&(x.mask+1) != 0 {
+		if h&(mask+1) != 0 {
 			to.put(i, from.tag(i), r)
 			from.put(i, 0, 0)
 		}
-	}
-	x.split++
-	if x.split > x.mask {
-		x.mask, x.split = x.mask<<1|1, 0
 	}
 	return true
 }
@@ -332,7 +364,28 @@ func (t *Table) shrink() bool {
 	}
 	split--
 	last, into := &x.arena.items[n-1], &x.arena.items[split]
-	if bits.OnesCount32(last.free())+bits.OnesCount32(into.free()) < bucketSlots {
+	// Those too many go to their other bucket.
+	excess := bucketSlots - bits.OnesCount32(last.free()) - bits.OnesCount32(into.free())
+	for i, r := range last.ref {
+		if excess <= 0 {
+			break
+		}
+		if r == 0 {
+			continue
+		}
+		h := t.hashOf(&t.hot.items[r].key)
+		other := x.first(h)
+		if other == n-1 {
+			other = x.second(h)
+		}
+		y := &x.arena.items[other]
+		if f := y.free(); f != 0 && y != into && y != last {
+			y.put(bits.TrailingZeros32(f), last.tag(i), r)
+			last.put(i, 0, 0)
+			excess--
+		}
+	}
+	if excess > 0 {
 		return false
 	}
 	for i, r := range last.ref {
@@ -343,4 +396,19 @@ func (t *Table) shrink() bool {
 	}
 	x.mask, x.split = mask, split
 	return true
+}
+
+// resize splits or merges up to n buckets, if the table is too full or too empty. A level that was begun is finished
+// soon, because while it lasts the buckets that were not split carry twice the load of the others.
+func (t *Table) resize(n int) {
+	for ; n > 0; n-- {
+		count := t.index.count()
+		full := t.live > count*bucketLoad || t.index.split != 0 && t.live > count*(bucketLoad/2-1) || count < int(t.minBuckets)
+		if full && t.grow() {
+			continue
+		}
+		if full || t.live >= count*(bucketLoad/3) || !t.shrink() {
+			return
+		}
+	}
 }
