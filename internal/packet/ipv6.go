@@ -96,40 +96,49 @@ func jumbo(h []byte, payload int) (int, bool) {
 // whether the payload length field is not 0, without which Linux does not look for fragments. It returns where in h the
 // transport header starts and its protocol; more is false when p is complete: a fragment or a problem.
 func (p *Packet) parseExtHeaders(h []byte, next uint8, gather bool) (l4 int, proto uint8, more bool) {
-	l3 := int(p.L3)
 	if gather {
-		if at := findFragment(h, 40, next); at >= 0 {
-			if at+8 > len(h) {
-				p.malformed(ProblemFragmentHeader, ClassIPv6, 6, l3, p.VLAN)
-				return 0, 0, false
-			}
-			off := binary.BigEndian.Uint16(h[at+2:])
-			p.FragHdr, p.IPID = uint32(l3+at), binary.BigEndian.Uint32(h[at+4:])
-			if !firstTruncated(h, at) {
-				if off&^6 != 0 { // not atomic: an offset, or M
-					p.FragOff = off &^ 7
-					p.L4, p.Proto = uint32(l3+at+8), h[at]
-					p.Flags = p.Key.Set(p.Src, p.Dst, 0, 0, h[at], 6) | Fragment
-					if off&1 == 0 {
-						p.Flags |= FragLast
-					}
-					return 0, 0, false
-				}
-				if at+8 == len(h) {
-					p.malformed(ProblemFragmentHeader, ClassIPv6, 6, l3, p.VLAN)
-					return 0, 0, false
-				}
-			}
+		if at := findFragment(h, 40, next); at >= 0 && p.gather(h, at) {
+			return 0, 0, false
 		}
 	}
 	l4, next, off, ok := skipExtHeaders(h, 40, next)
 	l4 = min(l4, len(h))
 	if !ok || off != 0 {
-		p.L4, p.Proto = uint32(l3+l4), next
+		p.L4, p.Proto = p.L3+uint32(l4), next
 		p.fail(ProblemExtHeader)
 		return 0, 0, false
 	}
 	return l4, next, true
+}
+
+// gather looks at the fragment header at h[at:] as nf_ct_frag6_gather and nf_ct_frag6_queue do, and reports whether p is
+// complete with it: a fragment to be held, or a problem.
+func (p *Packet) gather(h []byte, at int) bool {
+	truncated := firstTruncated(h, at)
+	if at+8 > len(h) {
+		if !truncated {
+			p.malformed(ProblemFragmentHeader, ClassIPv6, 6, int(p.L3), p.VLAN)
+		}
+		return !truncated
+	}
+	off := binary.BigEndian.Uint16(h[at+2:])
+	p.FragHdr, p.IPID = p.L3+uint32(at), binary.BigEndian.Uint32(h[at+4:])
+	switch {
+	case truncated, off&1 != 0 && (len(h)-at)&7 != 0:
+		return false
+	case off&^6 != 0: // an offset, or M
+		p.FragOff = off &^ 7
+		p.L4, p.Proto = p.L3+uint32(at+8), h[at]
+		p.Flags = p.Key.Set(p.Src, p.Dst, 0, 0, h[at], 6) | Fragment
+		if off&1 == 0 {
+			p.Flags |= FragLast
+		}
+		return true
+	case at+8 == len(h): // atomic, and empty
+		p.malformed(ProblemFragmentHeader, ClassIPv6, 6, int(p.L3), p.VLAN)
+		return true
+	}
+	return false
 }
 
 // findFragment returns the offset of the first fragment header, or -1 where there is none that starts within f

@@ -37,10 +37,11 @@ const (
 	// fragment's payload starts. For IPv6 Proto is the fragment header's next header, which may be a further
 	// extension header.
 	//
-	// Not a Fragment is an IPv6 atomic fragment (offset 0, no more fragments; RFC 6946): nf_ct_frag6_gather completes
-	// it at once and tracks it as the datagram that it is. Nor is a first IPv6 fragment that ends before its transport
-	// header does (RFC 8200 section 4.5): the kernel hands that one on as it is, so it is parsed as if it were whole,
-	// which for TCP, UDP and ICMPv6 ends in a Problem. Both have IPID and FragHdr set.
+	// Not a Fragment is what nf_ct_frag6_gather does not hold either. An IPv6 atomic fragment (offset 0, no more
+	// fragments; RFC 6946) it completes at once and tracks as the datagram that it is. A first IPv6 fragment that ends
+	// before its transport header does (RFC 8200 section 4.5), and any but the last whose payload is no multiple of 8
+	// bytes, it hands on as they are: they are parsed as if they were whole, which for TCP, UDP and ICMPv6 headers cut
+	// off, and for an offset, ends in a Problem. All of them have FragHdr and IPID set, if the fragment header is whole.
 	Fragment
 	// FragLast: no more fragments follow (MF clear). Only with Fragment.
 	FragLast

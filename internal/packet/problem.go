@@ -29,8 +29,8 @@ const (
 	// ProblemFragmentHeader: the IPv6 fragment header is cut off, or nothing at all follows it.
 	ProblemFragmentHeader
 
-	// ProblemExtHeader: an IPv6 extension header is cut off, the chain ends with No Next Header, or a second fragment
-	// header has an offset: no transport protocol can be found (ipv6_skip_exthdr, net/ipv6/exthdrs_core.c).
+	// ProblemExtHeader: an IPv6 extension header is cut off, the chain ends with No Next Header, or a fragment header with
+	// an offset is a second one or not fit to be held: no transport protocol can be found (ipv6_skip_exthdr, net/ipv6/exthdrs_core.c).
 	ProblemExtHeader
 	// ProblemTCPShort: fewer than 20 bytes of TCP.
 	ProblemTCPShort

@@ -169,24 +169,28 @@ func (v *view) ipv6(s skb) {
 			next, at = int(s[at]), at+twinExtLen(next, s[at+1])
 		}
 		if next == 44 && at <= len(s) {
-			if s.header(at, 8) == nil {
-				v.problem = "ipv6-fragment-header"
+			h := s.header(at, 8)
+			if h == nil && !twinTruncated(s, at) {
+				v.problem = "ipv6-fragment-header" // -ENOMEM
 				return
 			}
-			word := be(s[at+2 : at+4])
-			off, more := word/8*8, word%2 == 1
-			v.fragHdr, v.fragID = v.l3+at, be(s[at+4:at+8])
-			switch {
-			case twinTruncated(s, at):
-				// handed on as it is
-			case off != 0 || more:
-				v.fragment, v.fragOff, v.last = true, off, !more
-				v.l4, v.proto = v.l3+at+8, int(s[at])
-				v.tuple = tuple{src: v.src, dst: v.dst, proto: v.proto}
-				return
-			case at+8 == len(s):
-				v.problem = "ipv6-fragment-header"
-				return
+			if h != nil {
+				v.fragHdr, v.fragID = v.l3+at, be(h[4:8])
+			}
+			if h != nil && !twinTruncated(s, at) {
+				off, more := be(h[2:4])/8*8, be(h[2:4])%2 == 1
+				switch {
+				case more && (len(s)-at)%8 != 0:
+					// -EPROTO, and handed on
+				case off != 0 || more:
+					v.fragment, v.fragOff, v.last = true, off, !more
+					v.l4, v.proto = v.l3+at+8, int(h[0])
+					v.tuple = tuple{src: v.src, dst: v.dst, proto: v.proto}
+					return
+				case at+8 == len(s):
+					v.problem = "ipv6-fragment-header" // -EINVAL
+					return
+				}
 			}
 		}
 	}
