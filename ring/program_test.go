@@ -1,7 +1,6 @@
 package ring
 
 import (
-	"os"
 	"testing"
 	"time"
 
@@ -10,18 +9,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
-
-// requireRoot skips the test without root's privileges; in CI (CI=true) it fails instead.
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 && missingCapabilities(true) == nil {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_SYS_ADMIN), and must not be skipped in CI")
-	}
-	t.Skip("needs root (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_SYS_ADMIN): loads BPF programs, makes network namespaces")
-}
 
 // XDP's verdicts, as the program returns them (enum xdp_action in include/uapi/linux/bpf.h).
 const (
@@ -67,7 +54,7 @@ func testProgram(t testing.TB, c programConfig) *program {
 // TestProgram runs the loaded program of both ports in the kernel (BPF_PROG_TEST_RUN) through every branch. The frames
 // of a test run arrive on queue 0 of the loopback device.
 func TestProgram(t *testing.T) {
-	requireRoot(t)
+	needRoot(t)
 	const timeout = int64(time.Hour) // far beyond a test run, so that nothing here depends on speed
 	now := monotonic(t)
 	for _, test := range []struct {
@@ -126,7 +113,7 @@ func TestProgram(t *testing.T) {
 
 // TestProgramPortGone: fail-open with the other interface removed drops, and counts as dropped.
 func TestProgramPortGone(t *testing.T) {
-	requireRoot(t)
+	needRoot(t)
 	p := testProgram(t, programConfig{Queues: 1, Fail: FailClosed, Timeout: time.Hour})
 	spec, err := loadProgram()
 	if err != nil {
@@ -156,7 +143,7 @@ func TestProgramPortGone(t *testing.T) {
 
 // TestProgramClock: both clocks that the program can be loaded with give the same answer.
 func TestProgramClock(t *testing.T) {
-	requireRoot(t)
+	needRoot(t)
 	for coarse := range uint32(2) {
 		spec, err := loadProgram()
 		if err != nil {
@@ -190,7 +177,7 @@ func TestProgramClock(t *testing.T) {
 
 // TestProgramKeepsCounters: a second program goes on with the counters of the first.
 func TestProgramKeepsCounters(t *testing.T) {
-	requireRoot(t)
+	needRoot(t)
 	first := testProgram(t, programConfig{Queues: 1, Timeout: time.Hour})
 	second := testProgram(t, programConfig{Queues: 3, Timeout: time.Hour, Counts: first.counts})
 	for _, p := range []*program{first, second} {
@@ -209,7 +196,7 @@ func TestProgramKeepsCounters(t *testing.T) {
 
 // TestClearSockets: an emptied slot gives its frames to the fail mode.
 func TestClearSockets(t *testing.T) {
-	requireRoot(t)
+	needRoot(t)
 	p := testProgram(t, programConfig{Queues: 3, Timeout: time.Hour})
 	for port := range p.port {
 		for q := range uint32(2) { // slot 2 stays empty
@@ -234,7 +221,7 @@ func TestClearSockets(t *testing.T) {
 
 // BenchmarkProgram measures the program alone, by clock: the kernel repeats it b.N times in one call.
 func BenchmarkProgram(b *testing.B) {
-	requireRoot(b)
+	needRoot(b)
 	for coarse, name := range []string{"precise", "coarse"} {
 		b.Run(name, func(b *testing.B) {
 			spec, err := loadProgram()

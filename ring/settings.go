@@ -1,0 +1,319 @@
+package ring
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"corewire/internal/packet"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Setting is a property of an interface that was changed for the wire, and what it was before.
+type Setting struct {
+	Name string `json:"name"` // one of the names below, or of an ethtool feature as `ethtool -k` with kernel names has it
+	Was  string `json:"was"`  // original value, restored by Close and Release
+	Now  string `json:"now"`  // the wire's value
+}
+
+// Names of settings that are not ethtool features.
+const (
+	setChannels  = "channels"       // number of queues, as ethtool -L: "4"
+	setAddresses = "ipv6-addresses" // that switching IPv6 off removes, "a/64,b/64"
+	setIPv6      = "ipv6"           // not disable_ipv6
+	setPromisc   = "promisc"        // the persistent flag, so that it outlives the process as the fail mode does
+	setUp        = "up"             // administratively
+)
+
+const (
+	on  = "on"
+	off = "off"
+)
+
+// offloads are the ethtool features that must be off, because with them the program or the socket gets something else
+// than the frame on the wire. Names from netdev_features_strings (net/ethtool/common.c).
+var offloads = [...]string{
+	"rx-gro",                // merges segments before generic XDP
+	"rx-gro-hw",             // the same in the NIC
+	"rx-lro",                // irreversibly
+	"rx-vlan-hw-parse",      // takes the VLAN tag out of the frame
+	"rx-vlan-stag-hw-parse", // and the service tag
+	"rx-vlan-filter",        // drops the VLANs that this host has not joined
+}
+
+// want returns the settings of a port, in the order of change; they are restored in the reverse order. IPv6 goes off
+// before the interface goes up, and promiscuous mode is on when it does: so the host says nothing and hears all.
+func want(channels int) []Setting {
+	var s []Setting
+	if channels > 0 {
+		s = append(s, Setting{Name: setChannels, Now: fmt.Sprint(channels)})
+	}
+	for _, f := range offloads {
+		s = append(s, Setting{Name: f, Now: off})
+	}
+	return append(s, Setting{Name: setAddresses, Now: ""}, Setting{Name: setIPv6, Now: off}, Setting{Name: setPromisc, Now: on}, Setting{Name: setUp, Now: on})
+}
+
+// errFixed says that the interface does not let a setting be changed, or does not have it.
+var errFixed = errors.New("cannot be changed on this interface")
+
+// get returns the value of a setting. errFixed: there is no such setting.
+func (h *host) get(d *device, name string) (string, error) {
+	switch name {
+	case setChannels:
+		c, err := h.eth.GetChannels(d.name)
+		if err != nil {
+			return "", errors.Join(errFixed, err)
+		}
+		return fmt.Sprint(c.CombinedCount + c.RxCount), nil
+	case setAddresses:
+		addrs, err := h.addresses(d, netlink.FAMILY_V6)
+		return strings.Join(addrs, ","), err
+	case setIPv6:
+		f := h.ipv6[d.port]
+		if f == nil {
+			return off, nil
+		}
+		b := make([]byte, 1)
+		if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+			return "", err
+		}
+		return onOff(b[0] == '0'), nil
+	case setPromisc:
+		return onOff(d.attrs.RawFlags&unix.IFF_PROMISC != 0), nil
+	case setUp:
+		return onOff(d.attrs.Flags&net.FlagUp != 0), nil
+	}
+	state, err := h.eth.FeaturesWithState(d.name)
+	if err != nil {
+		return "", errors.Join(errFixed, err)
+	}
+	f, ok := state[name]
+	if !ok {
+		return "", errFixed
+	}
+	return onOff(f.Active), nil
+}
+
+// set changes a setting. errFixed: the interface does not let it. d must be fresh, and is no more afterwards.
+func (h *host) set(d *device, name, value string) error {
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index, Name: d.name}}
+	switch name {
+	case setChannels:
+		return h.setChannels(d, value)
+	case setAddresses:
+		return h.addAddresses(l, value)
+	case setIPv6:
+		f := h.ipv6[d.port]
+		if f == nil {
+			return errFixed
+		}
+		_, err := f.WriteAt([]byte{map[string]byte{on: '0', off: '1'}[value], '\n'}, 0)
+		return err
+	case setPromisc:
+		if value == on {
+			return h.nl.SetPromiscOn(l)
+		}
+		return h.nl.SetPromiscOff(l)
+	case setUp:
+		if value == on {
+			return h.nl.LinkSetUp(l)
+		}
+		return h.nl.LinkSetDown(l)
+	}
+	state, err := h.eth.FeaturesWithState(d.name)
+	if err != nil {
+		return errors.Join(errFixed, err)
+	}
+	if f, ok := state[name]; !ok || !f.Available || f.NeverChanged {
+		return errFixed
+	}
+	return h.eth.Change(d.name, map[string]bool{name: value == on})
+}
+
+func onOff(b bool) string {
+	if b {
+		return on
+	}
+	return off
+}
+
+// setChannels sets the number of queues: combined ones, where the driver has them, else receive and transmit alike.
+func (h *host) setChannels(d *device, value string) error {
+	var n uint32
+	if _, err := fmt.Sscan(value, &n); err != nil {
+		return fmt.Errorf("number of queues %q: %w", value, err)
+	}
+	c, err := h.eth.GetChannels(d.name)
+	if err != nil {
+		return errors.Join(errFixed, err)
+	}
+	most := c.MaxCombined
+	if most == 0 {
+		most = min(c.MaxRx, c.MaxTx)
+	}
+	if n > most {
+		return fmt.Errorf("%w: it has at most %d queues", errFixed, most)
+	}
+	if c.MaxCombined > 0 {
+		_, err = h.eth.SetChannels(d.name, ethtool.Channels{CombinedCount: n})
+	} else {
+		_, err = h.eth.SetChannels(d.name, ethtool.Channels{RxCount: n, TxCount: n})
+	}
+	return err
+}
+
+// addresses returns the interface's addresses of a family that somebody gave it: not the link-local and not the
+// temporary ones, which the kernel makes itself.
+func (h *host) addresses(d *device, family int) ([]string, error) {
+	addrs, err := h.nl.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, family)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var s []string
+	for _, a := range addrs {
+		if !a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TEMPORARY == 0 {
+			s = append(s, a.IPNet.String())
+		}
+	}
+	return s, nil
+}
+
+// addAddresses gives the interface addresses back.
+func (h *host) addAddresses(l netlink.Link, list string) error {
+	var errs []error
+	for _, s := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
+		a, err := netlink.ParseAddr(s)
+		if err == nil {
+			err = h.nl.AddrAdd(l, a)
+		}
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			errs = append(errs, fmt.Errorf("add address %s: %w", s, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// openIPv6 opens the port's IPv6 switch, so that it can be restored from any thread.
+func (h *host) openIPv6(d *device) error {
+	f, err := os.OpenFile("/proc/sys/net/ipv6/conf/"+d.name+"/disable_ipv6", os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // kernel without IPv6, or a module that is not loaded
+	}
+	if err != nil {
+		return fmt.Errorf("open ipv6 switch of %s interface %s: %w", d.port, d.name, err)
+	}
+	h.ipv6[d.port] = f
+	return nil
+}
+
+// plan returns what must be recorded before the first change: every setting that has not the wire's value yet, with its
+// present value, and those of a former process, whose originals stay the originals.
+func (h *host) plan(d *device, channels int, former []Setting) (plan []Setting, notes []string, err error) {
+	was := make(map[string]Setting)
+	for _, s := range former {
+		was[s.Name] = s
+	}
+	for _, s := range want(channels) {
+		if o, ok := was[s.Name]; ok {
+			s.Was = o.Was
+			plan = append(plan, s)
+			continue
+		}
+		s.Was, err = h.get(d, s.Name)
+		switch {
+		case errors.Is(err, errFixed):
+			if s.Name == setChannels {
+				return nil, nil, fmt.Errorf("set %s of %s interface %s to %s: %w", s.Name, d.port, d.name, s.Now, err)
+			}
+		case err != nil:
+			return nil, nil, fmt.Errorf("read %s of %s interface %s: %w", s.Name, d.port, d.name, err)
+		case s.Was != s.Now:
+			plan = append(plan, s)
+		}
+	}
+	v4, err := h.addresses(d, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s interface %s: %w", d.port, d.name, err)
+	}
+	if len(v4) > 0 {
+		notes = append(notes, "cannot be reached at "+strings.Join(v4, ", ")+" while the wire runs: every frame goes through it")
+	}
+	return plan, notes, nil
+}
+
+// apply makes the planned changes. What the interface does not let be changed is left out of done and told in notes.
+// On error, done is what has been changed, to be given to restore.
+func (h *host) apply(d *device, plan []Setting) (done []Setting, notes []string, err error) {
+	for _, s := range plan {
+		fail := func(err error) error {
+			return fmt.Errorf("set %s of %s interface %s to %s: %w", s.Name, d.port, d.name, s.Now, err)
+		}
+		if ok, err := h.refresh(d); err != nil || !ok {
+			return done, notes, fail(errors.Join(err, unix.ENODEV))
+		}
+		if v, err := h.get(d, s.Name); err == nil && v == s.Now {
+			done = append(done, s) // a former process did it
+			continue
+		}
+		if s.Name == setAddresses {
+			done = append(done, s) // goes with IPv6
+			notes = append(notes, "loses the addresses "+s.Was+", and the routes through them, while the wire runs")
+			continue
+		}
+		err := h.set(d, s.Name, s.Now)
+		if err == nil && (s.Name == setIPv6 || strings.HasPrefix(s.Name, "rx-")) {
+			if v, e := h.get(d, s.Name); e != nil || v != s.Now {
+				err = errors.Join(errFixed, e) // the driver took it and did nothing
+			}
+		}
+		switch {
+		case err == nil:
+			done = append(done, s)
+		case s.Name == setUp || s.Name == setPromisc || s.Name == setChannels:
+			return done, notes, fail(err)
+		default:
+			notes = append(notes, fmt.Sprintf("%s stays %s: %v", s.Name, s.Was, err))
+		}
+	}
+	_, err = h.refresh(d)
+	h.queues(d)
+	return done, notes, err
+}
+
+// restore takes changes back, the last one first. A setting that somebody else has changed meanwhile, and an interface
+// that is gone, are left alone.
+func (h *host) restore(d *device, done []Setting) error {
+	var errs []error
+	for i := len(done) - 1; i >= 0; i-- {
+		s := done[i]
+		ok, err := h.refresh(d)
+		if err == nil && !ok {
+			return errors.Join(errs...)
+		}
+		if err == nil && s.Name != setAddresses {
+			var v string
+			if v, err = h.get(d, s.Name); err == nil && v != s.Now {
+				continue
+			}
+		}
+		if err == nil {
+			err = h.set(d, s.Name, s.Was)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("restore %s of %s interface %s to %s: %w", s.Name, d.port, d.name, s.Was, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// device makes a device of what a record says about a port.
+func (r *recordPort) device(port packet.Port) *device {
+	return &device{port: port, name: r.Name, index: r.Index}
+}
