@@ -101,7 +101,8 @@ func FixChecksums(b []byte) []byte {
 
 // Fragments cuts the datagram of a frame into fragments with at most size bytes of payload each, rounded down to a
 // multiple of 8, under the identification id, and returns a frame for each, in order. For IPv6 a fragment header is
-// inserted behind hop-by-hop and routing headers.
+// inserted behind hop-by-hop and routing headers. If the first fragment then ends before the transport header does, Linux
+// does not hold it (RFC 8200 section 4.5).
 func Fragments(b []byte, id uint32, size int) [][]byte {
 	l := find(b)
 	size &^= 7
