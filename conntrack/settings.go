@@ -10,7 +10,7 @@ import (
 // made: With returns a changed copy, and Table.SetSettings exchanges the pointer between two bursts. As in Linux a
 // changed timeout holds from an entry's next packet on; deadlines already set stay.
 //
-// All timeouts are in milliseconds here, in seconds in the table of rows. Switches are 0 or 1.
+// All timeouts are in milliseconds here, at least 1, in seconds in the table of rows. Switches are 0 or 1.
 type Settings struct {
 	tcp                 [tcpTimeouts]uint32  // by TCP state (tcpNone … tcpSynSent2), then the two caps
 	sctp                [sctpTimeouts]uint32 // by SCTP state
@@ -196,6 +196,9 @@ func (s *Settings) With(name string, value uint32) (*Settings, error) {
 	}
 	c := *s
 	*r.field(&c) = value * r.scale()
+	if r.Unit == UnitSeconds && value == 0 {
+		*r.field(&c) = 1 // trackers take 0 for "leave the deadline"; the row still reads 0
+	}
 	return &c, nil
 }
 

@@ -243,7 +243,6 @@ func (t *Table) packetOther(e *entry, ref uint32, dir Dir, status uint32, p *pac
 	default:
 		o.timeout = t.set.plain(p.Proto)
 	}
-	o.timeout = max(o.timeout, 1) // 0 would leave the deadline; with a setting of 0 the entry expires at once
 	return o
 }
 
