@@ -35,6 +35,7 @@ type xskKernel interface {
 	receive(p *xskPort) unix.Errno            // make the driver look at the fill ring: recvfrom
 	running(p *xskPort) (up bool, err error)  // is the link up
 	statistics(p *xskPort) unix.XDPStatistics // kernel's counters
+	close() error
 }
 
 // reclaimer takes back what a port has transmitted. It is how the parts that all drivers over sockets have in common
@@ -435,10 +436,10 @@ func (p *xskPort) close() error {
 
 // unfill takes the chunks back out of the fill ring of a socket that could not be bound, so that nobody else read it.
 func (w *xskWire) unfill(p *xskPort) {
-	for i := range uint32(p.rxOut) {
-		w.home.give(w.home.pool.chunk(p.fill.slots[i]), ownerFill)
+	for ; p.rxOut > 0; p.rxOut-- {
+		p.fill.next--
+		w.home.give(w.home.pool.chunk(p.fill.get(0)), ownerFill)
 	}
-	p.rxOut = 0
 }
 
 // FD is socketWire.FD.
@@ -818,10 +819,7 @@ func (w *xskWire) Close() error {
 		}
 		errs = append(errs, p.close())
 	}
-	if c, ok := w.kernel.(*linux); ok {
-		errs = append(errs, unix.Close(c.link), unix.Close(w.event))
-	}
-	errs = append(errs, w.home.pool.release())
+	errs = append(errs, w.kernel.close(), unix.Close(w.event), w.home.pool.release())
 	return errors.Join(errs...)
 }
 
@@ -863,5 +861,7 @@ func (*linux) statistics(p *xskPort) unix.XDPStatistics {
 	}
 	return s
 }
+
+func (k *linux) close() error { return unix.Close(k.link) }
 
 var _ socketWire = (*xskWire)(nil)

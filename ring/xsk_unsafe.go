@@ -81,8 +81,8 @@ func getXDP(fd, option int, value unsafe.Pointer, size uintptr) error {
 	return nil
 }
 
-// ringOver returns the ring of size slots whose indices, flags and slots are at off in mem. It begins at the indices
-// found there. mem must be as long as ringBytes says and aligned to 8 bytes.
+// ringOver returns the ring of size slots whose indices, flags and slots are at off in mem. It is empty, and begins where
+// the consumer's index is. mem must be as long as ringBytes says and aligned to 8 bytes.
 func ringOver[T uint64 | desc](mem []byte, off unix.XDPRingOffset, size uint32) (xskRing[T], error) {
 	need, err := ringBytes[T](off, size)
 	if err != nil {
@@ -98,6 +98,8 @@ func ringOver[T uint64 | desc](mem []byte, off unix.XDPRingOffset, size uint32) 
 		consumer: (*atomic.Uint32)(unsafe.Pointer(&mem[off.Consumer])),
 		flags:    (*atomic.Uint32)(unsafe.Pointer(&mem[off.Flags])),
 	}
+	r.next = r.consumer.Load()
+	r.seen = r.next
 	return r, nil
 }
 
