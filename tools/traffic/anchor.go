@@ -17,7 +17,7 @@ import (
 // The kernel calls XDP programs through a patched dispatcher (kernel/bpf/dispatcher.c). BPF_PROG_TEST_RUN enters the
 // program there for the length of the call, and both entering and leaving wait for an RCU grace period: 10 ms each, in
 // which no frame is sent. A program that is attached somewhere is in the dispatcher already, and a call only counts
-// one user more, so a generator can send in stretches of a millisecond.
+// one user more, so a generator can send in short stretches.
 type anchor struct {
 	link  link.Link
 	netns int // keeps the namespace and the interface in it

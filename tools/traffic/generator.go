@@ -105,9 +105,9 @@ func (g *Generator) Made() (uint64, error) {
 type liveFrames struct{ Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32 }
 
 const (
-	// stretch is the length of a burst and the pause after it where a rate is given: shorter ones cost more, as
-	// each call allocates its pages anew, longer ones overrun the queues of what is tested.
-	stretch = time.Millisecond
+	// stretch is the length of a burst and the pause after it where a rate is given: shorter ones cost more, as each
+	// call allocates its pages anew and sleeping has its price; longer ones overrun a veth's queue of 256 frames.
+	stretch = 100 * time.Microsecond
 	// longest is the most frames of one call: some milliseconds, so that an ended context is noticed.
 	longest = 1 << 15
 )
