@@ -731,8 +731,8 @@ func (s *tcpState) timeout(state, class uint8, set *Settings) uint32 {
 	switch {
 	case uint32(s.retrans) >= set.tcpMaxRetrans && t > retrans:
 		t = retrans
-	case class == tcpClassRST && state == tcpEstablished && t > unacked:
-		t = unacked
+	case class == tcpClassRST:
+		t = set.tcp[tcpClose] // also for one that leaves the connection ESTABLISHED; seen on 6.18, later sources differ
 	case s.flags&(tcpUnacked|tcpUnacked<<Reply) != 0 && t > unacked:
 		t = unacked
 	case s.lastWin == 0 && t > retrans:
