@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -18,34 +19,62 @@ import (
 // host is our way to the kernel's network devices. Its handles belong to the network namespace of the thread that opened
 // it, and go on doing so on any thread.
 type host struct {
-	nl   *netlink.Handle
-	eth  *ethtool.Ethtool
-	ipv6 [packet.Ports]*os.File // each port's disable_ipv6; nil where the kernel has no IPv6
+	nl    *netlink.Handle
+	eth   *ethtool.Ethtool
+	netns *os.File // the network namespace, for what goes by paths
 }
 
 func openHost() (*host, error) {
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	netns, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_GENERIC)
+	if err != nil {
+		netns.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	eth, err := ethtool.NewEthtool()
 	if err != nil {
+		netns.Close()
 		nl.Close()
 		return nil, fmt.Errorf("open ethtool socket: %w", err)
 	}
-	return &host{nl: nl, eth: eth}, nil
+	return &host{nl: nl, eth: eth, netns: netns}, nil
 }
 
 func (h *host) close() error {
 	h.nl.Close()
 	h.eth.Close()
-	var err error
-	for _, f := range h.ipv6 {
-		if f != nil {
-			err = errors.Join(err, f.Close())
-		}
+	return h.netns.Close()
+}
+
+// inside runs f on a thread in the host's network namespace: this one, or if it is in another, one that goes there.
+func (h *host) inside(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var there, here unix.Stat_t
+	if err := unix.Fstat(int(h.netns.Fd()), &there); err != nil {
+		return fmt.Errorf("look at network namespace: %w", err)
 	}
-	return err
+	if err := unix.Stat("/proc/thread-self/ns/net", &here); err != nil {
+		return fmt.Errorf("look at network namespace: %w", err)
+	}
+	if there.Ino == here.Ino && there.Dev == here.Dev {
+		return f()
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine, nobody else gets its namespace
+		err := unix.Setns(int(h.netns.Fd()), unix.CLONE_NEWNET)
+		if err != nil {
+			err = fmt.Errorf("enter network namespace: %w", err)
+		} else {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 // device is an interface as the kernel describes it at one moment.

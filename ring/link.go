@@ -157,7 +157,7 @@ func Open(c Config) (_ *Link, err error) {
 
 	// Sockets, and the program that knows them. Nothing gets frames yet.
 	queues := l.device[packet.Inside].rx
-	if err := l.open(&c, queues); err != nil {
+	if err := l.open(&c, queues, openXSK, openAsavie); err != nil {
 		return nil, err
 	}
 	undo = append(undo, l.closeWires)
@@ -271,9 +271,6 @@ func (l *Link) settings(c *Config, former *record) (undo func() error, err error
 	r := &record{Version: recordVersion, PID: unix.Getpid(), Pins: l.pins.dir}
 	var before [packet.Ports][]Setting // the former process's
 	for port, d := range l.device {
-		if err := l.host.openIPv6(d); err != nil {
-			return undo, err
-		}
 		if former != nil && former.Port[port].Index == d.index {
 			before[port] = former.Port[port].Settings
 		}
@@ -335,8 +332,8 @@ func without(a, b []Setting) []Setting {
 	return s
 }
 
-// open makes the wires with the driver asked for.
-func (l *Link) open(c *Config, queues int) error {
+// open makes the wires with the driver asked for: xsk is openXSK, asavie openAsavie.
+func (l *Link) open(c *Config, queues int, xsk, asavie func(socketConfig) ([]socketWire, error)) error {
 	s := socketConfig{
 		Pool:     PoolConfig{Workers: queues, Chunks: c.Chunks, ChunkSize: c.ChunkSize},
 		RingSize: c.RingSize,
@@ -349,14 +346,14 @@ func (l *Link) open(c *Config, queues int) error {
 	var err error
 	if c.Driver != DriverAsavie {
 		l.report.Driver = DriverXSK
-		l.sockets, err = openXSK(s)
+		l.sockets, err = xsk(s)
 	}
 	if c.Driver == DriverAsavie || c.Driver == DriverAuto && errors.Is(err, errNoSharedUMEM) {
 		l.report.Driver = DriverAsavie
 		if err != nil {
 			l.report.Fallback = err.Error()
 		}
-		l.sockets, err = openAsavie(s)
+		l.sockets, err = asavie(s)
 	}
 	if err != nil {
 		return err
@@ -495,14 +492,7 @@ func (h *host) release(f *recordFile, pinPath, pair string) error {
 	if r != nil {
 		for port := len(r.Port) - 1; port >= 0; port-- {
 			d := r.Port[port].device(packet.Port(port))
-			ok, err := h.refresh(d)
-			if err == nil && ok {
-				err = h.openIPv6(d)
-			}
-			if err == nil && ok {
-				err = h.restore(d, r.Port[port].Settings)
-			}
-			errs = append(errs, err)
+			errs = append(errs, h.restore(d, r.Port[port].Settings))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

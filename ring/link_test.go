@@ -285,14 +285,17 @@ func mustOpen(t *testing.T, c Config) *Link {
 	return l
 }
 
-// TestLink: both modes forward both ways, say what they are, and leave no trace.
+// TestLink: both modes and both drivers forward both ways, say what they are, and leave no trace.
 func TestLink(t *testing.T) {
-	for _, mode := range []XDPMode{Native, Generic} {
-		t.Run(mode.String(), func(t *testing.T) {
+	for _, test := range []struct {
+		mode        XDPMode
+		asked, want Driver
+	}{{Native, DriverAuto, DriverXSK}, {Generic, DriverXSK, DriverXSK}, {Native, DriverAsavie, DriverAsavie}} {
+		t.Run(test.mode.String()+"/"+test.asked.String(), func(t *testing.T) {
 			l := newLinkLab(t, 2)
 			before, held := l.snapshot(t), held(t)
-			c := l.config
-			c.XDPMode = mode
+			c, mode := l.config, test.mode
+			c.XDPMode, c.Driver = mode, test.asked
 			k := mustOpen(t, c)
 			f := forward(k)
 			for range 3 {
@@ -300,11 +303,11 @@ func TestLink(t *testing.T) {
 				l.crosses(t, packet.Outside)
 			}
 			r := k.Report()
-			if r.Driver != DriverXSK || r.Workers != 2 || r.Fallback != "" {
+			if r.Driver != test.want || r.Workers != 2 || r.Fallback != "" {
 				t.Errorf("report: %+v", r)
 			}
 			for port, p := range r.Port {
-				if p.XDPMode != mode || p.Queues != 2 || p.Copy() != "copy" || p.NeedWakeup != 2 || p.Driver != "veth" ||
+				if p.XDPMode != mode || p.Queues != 2 || p.Copy() != "copy" || (p.NeedWakeup == 2) != (test.want == DriverXSK) || p.Driver != "veth" ||
 					p.Interface != l.port[port].Name || p.MTU != 1500 || !p.Up || p.TakenOver || p.TXBudget < 32 {
 					t.Errorf("report of %s port: %+v", packet.Port(port), p)
 				}
@@ -681,17 +684,7 @@ func TestLinkDown(t *testing.T) {
 // TestLinkChannels: the number of queues follows the number of workers that was asked for, and is restored.
 func TestLinkChannels(t *testing.T) {
 	l := newLinkLab(t, 2)
-	// The far ends must not send on more queues than the ports will have (veth_xdp_set).
-	h := testHost(t)
-	for _, f := range l.far {
-		d, err := h.device(packet.Inside, f.link.Attrs().Name)
-		if err == nil {
-			err = h.setChannels(d, "1")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	l.oneQueueFar(t)
 	before := l.snapshot(t)
 	c := l.config
 	c.Workers = 1
@@ -708,6 +701,148 @@ func TestLinkChannels(t *testing.T) {
 	}
 	if d := diff(before, l.snapshot(t)); d != "" {
 		t.Errorf("not restored:%s", d)
+	}
+}
+
+// TestLinkTakeOverChannels: the number of queues that a killed process set is restored, though its successor did not ask
+// for one.
+func TestLinkTakeOverChannels(t *testing.T) {
+	l := newLinkLab(t, 2)
+	l.oneQueueFar(t)
+	before := l.snapshot(t)
+	c := l.config
+	c.Workers = 1
+	kill(t, l.child(t, c))
+	c.Workers = 0
+	k := mustOpen(t, c)
+	if n := k.Report().Workers; n != 1 {
+		t.Errorf("%d workers on interfaces with one queue", n)
+	}
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+	if d := diff(before, l.snapshot(t)); d != "" {
+		t.Errorf("not restored:%s", d)
+	}
+	l.clean(t)
+}
+
+// oneQueueFar lets the far ends send on one queue only: a port with a program may not have fewer (veth_xdp_set).
+func (l *linkLab) oneQueueFar(t *testing.T) {
+	t.Helper()
+	h := testHost(t)
+	for _, f := range l.far {
+		d, err := h.device(packet.Inside, f.link.Attrs().Name)
+		if err == nil {
+			err = h.setChannels(d, "1")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLinkInterfaceGone: closing a link whose interface was removed is no error, and the other one is restored.
+func TestLinkInterfaceGone(t *testing.T) {
+	l := newLinkLab(t, 1)
+	before, held := l.snapshot(t), held(t)
+	k := mustOpen(t, l.config)
+	if err := netlink.LinkDel(l.far[packet.Outside].link); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "carrier loss", func() bool { return !k.Up(packet.Outside) })
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+	after := l.snapshot(t)
+	for what, v := range before {
+		if strings.HasPrefix(what, "port0 ") && after[what] != v {
+			t.Errorf("not restored: %s: %s -> %s", what, v, after[what])
+		}
+	}
+	l.clean(t)
+	held.unleaked(t)
+}
+
+// TestLinkRenamed: settings are restored though the interface has got another name, one with a dot at that.
+func TestLinkRenamed(t *testing.T) {
+	l := newLinkLab(t, 1)
+	rename := func(p packet.Port, name string) {
+		t.Helper()
+		if err := netlink.LinkSetName(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.port[p].Index}}, name); err != nil {
+			t.Fatal(err)
+		}
+		l.port[p].Name = name
+	}
+	rename(packet.Inside, "wan.7")
+	before := l.snapshot(t)
+	l.config.Inside = "wan.7"
+	k := mustOpen(t, l.config)
+	rename(packet.Inside, "lan.8") // possible while up since Linux 6.2
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+	rename(packet.Inside, "wan.7")
+	if d := diff(before, l.snapshot(t)); d != "" {
+		t.Errorf("not restored:%s", d)
+	}
+	l.clean(t)
+}
+
+// TestLinkFailOpenNote: an interface that could not send what fail-open redirects to it is told of.
+func TestLinkFailOpenNote(t *testing.T) {
+	const note = "fail mode open cannot send out of it"
+	for _, gro := range []bool{true, false} {
+		l := newLinkLab(t, 1)
+		if err := testHost(t).eth.Change(l.far[packet.Outside].link.Attrs().Name, map[string]bool{"rx-gro": gro}); err != nil {
+			t.Fatal(err)
+		}
+		c := l.config
+		c.FailMode = FailOpen
+		k := mustOpen(t, c)
+		r := k.Report()
+		if _, err := k.host.xdpFeatures(l.port[0].Index); err != nil {
+			t.Skipf("the kernel does not tell: %v", err)
+		}
+		if got := strings.Contains(strings.Join(r.Port[packet.Outside].Notes, ";"), note); got == gro {
+			t.Errorf("gro %v at the other end: notes %q", gro, r.Port[packet.Outside].Notes)
+		}
+		if strings.Contains(strings.Join(r.Port[packet.Inside].Notes, ";"), note) {
+			t.Errorf("notes of the other port: %q", r.Port[packet.Inside].Notes)
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLinkDriver: which driver is tried, and when the other one is taken.
+func TestLinkDriver(t *testing.T) {
+	other := errors.New("something else")
+	for _, test := range []struct {
+		asked    Driver
+		xsk      error
+		want     Driver
+		fallback bool
+		err      error
+	}{
+		{DriverAuto, nil, DriverXSK, false, nil},
+		{DriverAuto, fmt.Errorf("bind: %w", errNoSharedUMEM), DriverAsavie, true, nil},
+		{DriverAuto, other, DriverXSK, false, other},
+		{DriverXSK, errNoSharedUMEM, DriverXSK, false, errNoSharedUMEM},
+		{DriverAsavie, other, DriverAsavie, false, nil},
+	} {
+		var tried []Driver
+		l := &Link{device: [packet.Ports]*device{{name: "a", index: 1}, {name: "b", index: 2}}}
+		err := l.open(&Config{Driver: test.asked}, 1,
+			func(c socketConfig) ([]socketWire, error) { tried = append(tried, DriverXSK); return nil, test.xsk },
+			func(c socketConfig) ([]socketWire, error) { tried = append(tried, DriverAsavie); return nil, nil })
+		if !errors.Is(err, test.err) {
+			t.Errorf("%v: error %v, want %v", test.asked, err, test.err)
+		}
+		if l.report.Driver != test.want || tried[len(tried)-1] != test.want || (l.report.Fallback != "") != test.fallback {
+			t.Errorf("%v with %v: report %v, fallback %q, tried %v", test.asked, test.xsk, l.report.Driver, l.report.Fallback, tried)
+		}
 	}
 }
 

@@ -74,6 +74,13 @@ func (l *Link) fillReport(c *Config) error {
 			p.SharedUMEM += int(flag(m.SharedUMEM))
 			p.TXBudget = m.TXBudget
 		}
+		if f, err := l.host.xdpFeatures(d.index); err == nil && c.FailMode == FailOpen && p.XDPMode == Native && f&featureXmit == 0 {
+			note := "fail mode open cannot send out of it: its driver takes no redirected frames now"
+			if d.driver == "veth" {
+				note += " (turn GRO on at the other end of the veth pair)"
+			}
+			p.Notes = append(p.Notes, note)
+		}
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package ring
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -76,15 +75,12 @@ func (h *host) get(d *device, name string) (string, error) {
 		addrs, err := h.addresses(d, netlink.FAMILY_V6)
 		return strings.Join(addrs, ","), err
 	case setIPv6:
-		f := h.ipv6[d.port]
-		if f == nil {
-			return off, nil
+		var b []byte
+		err := h.inside(func() (err error) { b, err = os.ReadFile(ipv6Switch(d)); return err })
+		if errors.Is(err, os.ErrNotExist) {
+			return off, nil // kernel without IPv6, or a module that is not loaded
 		}
-		b := make([]byte, 1)
-		if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-			return "", err
-		}
-		return onOff(b[0] == '0'), nil
+		return onOff(strings.HasPrefix(string(b), "0")), err
 	case setPromisc:
 		return onOff(d.attrs.RawFlags&unix.IFF_PROMISC != 0), nil
 	case setUp:
@@ -110,12 +106,8 @@ func (h *host) set(d *device, name, value string) error {
 	case setAddresses:
 		return h.addAddresses(l, value)
 	case setIPv6:
-		f := h.ipv6[d.port]
-		if f == nil {
-			return errFixed
-		}
-		_, err := f.WriteAt([]byte{map[string]byte{on: '0', off: '1'}[value], '\n'}, 0)
-		return err
+		disable := map[string]string{on: "0\n", off: "1\n"}[value]
+		return h.inside(func() error { return os.WriteFile(ipv6Switch(d), []byte(disable), 0o644) })
 	case setPromisc:
 		if value == on {
 			return h.nl.SetPromiscOn(l)
@@ -200,18 +192,8 @@ func (h *host) addAddresses(l netlink.Link, list string) error {
 	return errors.Join(errs...)
 }
 
-// openIPv6 opens the port's IPv6 switch, so that it can be restored from any thread.
-func (h *host) openIPv6(d *device) error {
-	f, err := os.OpenFile("/proc/sys/net/ipv6/conf/"+d.name+"/disable_ipv6", os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // kernel without IPv6, or a module that is not loaded
-	}
-	if err != nil {
-		return fmt.Errorf("open ipv6 switch of %s interface %s: %w", d.port, d.name, err)
-	}
-	h.ipv6[d.port] = f
-	return nil
-}
+// ipv6Switch is the file that switches IPv6 off at an interface.
+func ipv6Switch(d *device) string { return "/proc/sys/net/ipv6/conf/" + d.name + "/disable_ipv6" }
 
 // plan returns what must be recorded before the first change: every setting that has not the wire's value yet, with its
 // present value, and those of a former process, whose originals stay the originals.
@@ -236,6 +218,11 @@ func (h *host) plan(d *device, channels int, former []Setting) (plan []Setting, 
 			return nil, nil, fmt.Errorf("read %s of %s interface %s: %w", s.Name, d.port, d.name, err)
 		case s.Was != s.Now:
 			plan = append(plan, s)
+		}
+	}
+	if o, ok := was[setChannels]; ok && channels == 0 {
+		if v, err := h.get(d, setChannels); err == nil && v == o.Now {
+			plan = append([]Setting{o}, plan...) // still as the former process set it
 		}
 	}
 	v4, err := h.addresses(d, netlink.FAMILY_V4)
