@@ -234,3 +234,25 @@ func eventually(t testing.TB, what string, step func() bool) {
 		}
 	}
 }
+
+// flood makes the far side of port p send n frames of flow, as fast as the kernel can: an XDP program runs on live frames
+// and transmits them. It returns when they have been sent.
+func (l *lab) flood(t testing.TB, p packet.Port, flow uint16, n int) {
+	t.Helper()
+	const live = 1 << 1 // BPF_F_TEST_XDP_LIVE_FRAMES
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type:         ebpf.XDP,
+		License:      "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 3), asm.Return()}, // XDP_TX
+	})
+	if err != nil {
+		t.Fatalf("load XDP program: %v", err)
+	}
+	defer prog.Close()
+	// struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
+	frame := udp(64, flow, 0)
+	ctx := struct{ Data, End, Meta, Ingress, Queue, Egress uint32 }{End: uint32(len(frame)), Ingress: uint32(l.far[p].link.Attrs().Index)}
+	if _, err := prog.Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(n), Flags: live, Context: ctx}); err != nil {
+		t.Fatalf("send live frames: %v", err)
+	}
+}
