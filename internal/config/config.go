@@ -3,7 +3,6 @@ package config
 import (
 	"encoding/json"
 	"maps"
-	"runtime"
 	"time"
 
 	"corewire/conntrack"
@@ -13,7 +12,8 @@ import (
 type Config struct {
 	Inside  string // interface of the protected side; "" where none was named
 	Outside string // interface of the other side
-	Workers int    // queue pairs; 0 = as [Config.WorkersFor] says
+	Workers int    // queue pairs; 0 = as many as the interfaces have queues
+	CPUs    string // auto, none, or a list; see [Config.Pin]
 
 	Rules  string // iptables-save file for both families; "" = none
 	Rules4 string // iptables-save file for IPv4
@@ -23,14 +23,15 @@ type Config struct {
 	CopyMode         string        // auto, copy or zerocopy
 	FailMode         string        // closed or open
 	Driver           string        // auto, xsk or asavie
-	ChunkSize        int           // bytes of a UMEM chunk
+	ChunkSize        int           // bytes of a UMEM chunk; 0 = as the MTU needs
 	Chunks           int           // chunks per worker
 	RingSize         int           // descriptors of a ring
 	TXBudget         int           // frames per send call
 	HeartbeatTimeout time.Duration // silence after which a worker counts as dead
+	Spin             time.Duration // how long an idle worker looks for frames before it sleeps
 	Burst            int           // frames a worker takes from a port at once
-	PinPath          string        // directory in a BPF file system
-	StateFile        string        // record of changed interface settings
+	PinPath          string        // directory in a BPF file system; "" = package ring's
+	StateFile        string        // record of changed interface settings; "" = package ring's
 
 	NonIP map[string]bool // by class (arp, lldp, stp, lacp, eapol, other): true = pass
 
@@ -39,6 +40,7 @@ type Config struct {
 
 	ControlSocket string // path; "" = none
 	MetricsAddr   string // address:port; "" = none
+	MetricsRules  bool   // whether metrics have every rule's counters
 	LogLevel      string // debug, info, warn or error
 	LogFormat     string // text or json
 
@@ -53,19 +55,6 @@ func (c *Config) Path() string { return c.path }
 
 // Place says where the value of a setting came from.
 func (c *Config) Place(setting string) Place { return c.places[setting] }
-
-// WorkersFor returns how many workers to start: the setting, or, where it is 0, one less than the processors that
-// this process may use, so that the control goroutine and the garbage collector have one to themselves; at least 1.
-func (c *Config) WorkersFor(queues int) int {
-	n := c.Workers
-	if n == 0 {
-		n = max(runtime.NumCPU()-1, 1)
-		if queues > 0 {
-			n = min(n, queues)
-		}
-	}
-	return n
-}
 
 // Value is one setting of a Config as listings show it.
 type Value struct {

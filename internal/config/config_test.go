@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ func write(t *testing.T, name, text string) string {
 func flags(t *testing.T, args ...string) *pflag.FlagSet {
 	t.Helper()
 	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	AddFlags(fs)
+	AddFlags(fs, nil)
 	if err := fs.Parse(args); err != nil {
 		t.Fatal(err)
 	}
@@ -250,23 +251,22 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
-// nf_conntrack_init_start's formula.
-func TestTableSize(t *testing.T) {
-	for memory, want := range map[uint64]int{0: 1024, 128 << 20: 1024, 512 << 20: 4096, 1 << 30: 8192, 1<<30 + 4096: 65536, 4 << 30: 65536, 4<<30 + 4096: 262144, 1 << 40: 262144} {
-		if got := TableSize(memory); got != want {
-			t.Errorf("%d bytes: %d, want %d", memory, got, want)
+func TestLimit(t *testing.T) {
+	c := defaults()
+	for _, step := range []struct {
+		name, value string
+		want        int
+	}{{"nf_conntrack_max", "0", 262144}, {"nf_conntrack_buckets", "4096", 4096}, {"nf_conntrack_max", "5000000", 5000000}} {
+		var err error
+		if c, err = c.With(map[string]string{step.name: step.value}); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Limit(8 << 30); got != step.want {
+			t.Errorf("%s=%s: %d, want %d", step.name, step.value, got, step.want)
 		}
 	}
-	c := defaults()
-	if most, buckets := c.Limits(8 << 30); most != 262144 || buckets != 262144 {
-		t.Error(most, buckets)
-	}
-	c, err := c.With(map[string]string{"nf_conntrack_max": "5000000"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if most, _ := c.Limits(8 << 30); most != 5000000 {
-		t.Error(most)
+	if n, err := Memory(); err != nil || n < 64<<20 {
+		t.Error(n, err)
 	}
 }
 
@@ -303,4 +303,26 @@ func FuzzLoad(f *testing.F) {
 			_ = unknown(key, Place{}).Error()
 		}
 	})
+}
+
+func TestCPUs(t *testing.T) {
+	for text, want := range map[string]string{"auto": "[] true", "none": "[] true", "2": "[2] true", "2,4-6, 0": "[2 4 5 6 0] true", "": "[] false", "1,1": "[] false", "3-2": "[] false", "1-": "[] false", "2000": "[] false", "x": "[] false"} {
+		cpus, ok := cpuList(text)
+		if got := fmt.Sprint(cpus, ok); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+	c, err := defaults().With(map[string]string{"cpus": "3,5"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cpus, err := c.Pin(1); err != nil || len(cpus) != 1 || cpus[0] != 3 {
+		t.Error(cpus, err)
+	}
+	if _, err := c.Pin(3); err == nil {
+		t.Error("two processors for three workers")
+	}
+	if cpus, err := defaults().Pin(1 << 16); err != nil || cpus != nil {
+		t.Error(cpus, err)
+	}
 }

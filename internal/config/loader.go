@@ -19,13 +19,13 @@ import (
 // flagNote marks a pflag.Flag as made by AddFlags; its value is the setting's name.
 const flagNote = "corewire_setting"
 
-// AddFlags adds a flag for every setting whose name is not among except. Flags of connection tracking's settings are
-// accepted but hidden from the usage text, which they would fill. The flags hold text; [Load] checks it.
-func AddFlags(flags *pflag.FlagSet, except ...string) {
+// AddFlags adds a flag for every setting whose row want admits, nil for all. Flags of connection tracking's settings
+// are accepted but hidden from the usage text, which they would fill. The flags hold text; [Load] checks it.
+func AddFlags(flags *pflag.FlagSet, want func(*Setting) bool) {
 	rows := Table()
 	for i := range rows {
 		s := &rows[i]
-		if slices.Contains(except, s.Name) {
+		if want != nil && !want(s) {
 			continue
 		}
 		help := s.Help
@@ -107,7 +107,11 @@ func Load(path string, flags *pflag.FlagSet) (c *Config, warnings []string, err 
 		if place.Kind == Default {
 			continue
 		}
-		value, ok := scalar(v.Get(s.Name))
+		found := v.Get(s.Name)
+		if place.Kind == File && !v.InConfig(s.Name) {
+			found = nil // a key without a value; viper would give the flag's default
+		}
+		value, ok := scalar(found)
 		if !ok {
 			problems = append(problems, &Problem{Place: place, Setting: s.Name, Value: "a list or table", Expected: "one value: " + s.Expected()})
 			continue
@@ -200,11 +204,10 @@ func (c *Config) cross() (problems Problems) {
 	if c.Inside != "" && c.Inside == c.Outside {
 		complain("outside", c.Outside, "another interface than inside", "the wire needs two different interfaces")
 	}
-	if c.TXBudget > c.RingSize {
-		complain("tx-budget", decimal(int64(c.TXBudget)), "at most ring-size, "+decimal(int64(c.RingSize)), "the kernel refuses more than the TX ring holds")
-	}
-	if least := 4*c.RingSize + c.Burst; c.Chunks < least {
-		complain("chunks", decimal(int64(c.Chunks)), "at least "+decimal(int64(least)), "a worker needs two full fill rings, two full TX rings and a burst")
+	if cpus, ok := cpuList(c.CPUs); !ok {
+		complain("cpus", c.CPUs, "auto, none, or processor numbers such as 2,3 or 2-5", "")
+	} else if len(cpus) > 0 && len(cpus) < c.Workers {
+		complain("cpus", c.CPUs, "one processor for each of the "+decimal(int64(c.Workers))+" workers", "")
 	}
 	if c.MetricsAddr != "" {
 		if _, port, err := net.SplitHostPort(c.MetricsAddr); err != nil {

@@ -4,22 +4,9 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
-)
 
-// TableSize returns Linux's default for nf_conntrack_buckets and nf_conntrack_max on a machine with the given bytes of
-// memory (nf_conntrack_init_start, net/netfilter/nf_conntrack_core.c): a 16,384th of the memory in pointers; 65,536
-// above 1 GiB, 262,144 above 4 GiB, at least 1,024. Since 5.15 the maximum is one entry per bucket.
-func TableSize(memory uint64) int {
-	const pointer = 8
-	n := memory / 16384 / pointer
-	switch {
-	case memory > 4<<30:
-		n = 262144
-	case memory > 1<<30:
-		n = 65536
-	}
-	return int(max(n, 1024))
-}
+	"corewire/conntrack"
+)
 
 // Memory returns the machine's memory in bytes, as the kernel counts it (totalram).
 func Memory() (uint64, error) {
@@ -30,14 +17,15 @@ func Memory() (uint64, error) {
 	return uint64(info.Totalram) * uint64(info.Unit), nil
 }
 
-// Limits returns the maximum and the number of buckets to run with: the settings, or TableSize(memory) where they are 0.
-func (c *Config) Limits(memory uint64) (most, buckets int) {
-	most, buckets = c.Max, c.Buckets
-	if buckets == 0 {
-		buckets = TableSize(memory)
+// Limit returns the maximum of connections to run with on a machine with the given bytes of memory. As in Linux it is
+// nf_conntrack_max, or where that is 0 one for each of nf_conntrack_buckets, which are conntrack.DefaultBuckets where
+// that is 0 too.
+func (c *Config) Limit(memory uint64) int {
+	switch {
+	case c.Max != 0:
+		return c.Max
+	case c.Buckets != 0:
+		return c.Buckets
 	}
-	if most == 0 {
-		most = buckets
-	}
-	return most, buckets
+	return conntrack.DefaultBuckets(memory)
 }

@@ -3,8 +3,11 @@ package config
 import (
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+
+	"corewire/ring"
 )
 
 // Bounds and defaults of the settings, each with its reason.
@@ -12,22 +15,19 @@ const (
 	// maxWorkers: a hand-off ring for every ordered pair of workers; 64 is more queues than one port of today's
 	// NICs is given for one application.
 	maxWorkers = 64
-	// The kernel takes chunks from 2,048 bytes to a page (net/xdp/xdp_umem.c). 4,096 holds frames up to 3,840
-	// bytes and so every MTU below; 2,048 halves the memory and holds frames up to 1,792 bytes.
-	minChunkSize, defaultChunkSize, maxChunkSize = 2048, "4096", 4096
-	// A worker needs two full fill rings, two full TX rings and a burst in hand; 16,384 chunks leave as many again
-	// for held fragments and hand-off.
-	minChunks, defaultChunks, maxChunks = 1024, "16384", 1 << 22
-	// Rings of 2,048 descriptors hold 2 ms of 1 Mpps: longer than a collector's pause, short enough to stay in L2.
-	minRing, defaultRing, maxRing = 64, "2048", 32768
+	// A worker needs two full fill rings, two full TX rings and a burst in hand; ring.DefaultChunks leaves as many
+	// again for held fragments and hand-off.
+	minChunks, maxChunks = 256, 1 << 22
+	minRing, maxRing     = 64, 32768
 	// XDP_MAX_TX_SKB_BUDGET (if_xdp.h): with 32, the kernel's own default, up to 7 % of frames were lost in copy mode at
-	// 2.15 Mpps where 256 lost none. The kernel refuses values below 32 or above the TX ring's size.
-	minBudget, defaultBudget, maxBudget = 32, "256", 32768
-	// A worker beats once a turn, at most a few ms apart; a fail mode that takes over for a worker that only
-	// waited for a processor would do harm.
-	minHeartbeat, defaultHeartbeat, maxHeartbeat = 10, "1000", 60000
+	// 2.15 Mpps where 256 lost none. The kernel refuses values below 32.
+	// The ring itself takes no more than its size.
+	minBudget, defaultBudget, maxBudget = 32, 256, 32768
 	// Bursts of 64 let the cache misses of a burst overlap; larger ones add delay and outgrow L1.
-	minBurst, defaultBurst, maxBurst = 1, "64", 256
+	defaultBurst, maxBurst = 64, 1024
+	// Looking on for 50 µs bridges the gaps within a busy stream, which a sleep and a wake-up (some 10 µs each) would
+	// lengthen; an idle wire costs nothing.
+	defaultSpin, maxSpin = 50, 1000000
 	// maxEntries keeps an entry's index within 30 bits.
 	maxEntries = 1 << 30
 )
@@ -41,8 +41,10 @@ var table = sync.OnceValue(func() []Setting {
 			func(c *Config) *string { return &c.Inside }),
 		text("outside", "Wire", "", "an interface name", Restart, "interface of the other side; rules call it `outside` as well",
 			func(c *Config) *string { return &c.Outside }),
-		number("workers", "Wire", "0", 0, maxWorkers, "", Restart, "workers, each with one queue of both interfaces; 0 = as many as there are queues, leaving one processor free",
+		number("workers", "Wire", "0", 0, maxWorkers, "", Restart, "workers, each with one queue of both interfaces; 0 = as many as the interfaces have queues",
 			func(c *Config) *int { return &c.Workers }),
+		text("cpus", "Wire", "auto", "auto, none, or processor numbers such as 2,3 or 2-5", Restart, "processors that the workers are pinned to, one each; auto takes the last ones that this process may use, as long as one is left over",
+			func(c *Config) *string { return &c.CPUs }),
 		choice("fail-mode", "Wire", "closed", Restart, "what happens to frames while no worker is alive: closed drops them, open passes them to the other interface unseen",
 			func(c *Config) *string { return &c.FailMode }, "closed", "open"),
 
@@ -59,21 +61,22 @@ var table = sync.OnceValue(func() []Setting {
 			func(c *Config) *string { return &c.CopyMode }, "auto", "copy", "zerocopy"),
 		choice("driver", "AF_XDP", "auto", Restart, "socket driver: xsk shares one UMEM between both interfaces, asavie copies and runs on kernels before 5.10",
 			func(c *Config) *string { return &c.Driver }, "auto", "xsk", "asavie"),
-		power(number("chunk-size", "AF_XDP", defaultChunkSize, minChunkSize, maxChunkSize, "bytes", Restart, "size of a UMEM chunk: one frame, and 256 bytes of headroom",
-			func(c *Config) *int { return &c.ChunkSize })),
-		number("chunks", "AF_XDP", defaultChunks, minChunks, maxChunks, "", Restart, "UMEM chunks per worker",
+		chunkSize(),
+		number("chunks", "AF_XDP", decimal(ring.DefaultChunks), minChunks, maxChunks, "", Restart, "UMEM chunks per worker",
 			func(c *Config) *int { return &c.Chunks }),
-		power(number("ring-size", "AF_XDP", defaultRing, minRing, maxRing, "descriptors", Restart, "size of each fill, completion, RX and TX ring",
+		power(number("ring-size", "AF_XDP", decimal(ring.DefaultRingSize), minRing, maxRing, "descriptors", Restart, "size of each fill, completion, RX and TX ring",
 			func(c *Config) *int { return &c.RingSize })),
-		number("tx-budget", "AF_XDP", defaultBudget, minBudget, maxBudget, "frames", Restart, "frames that one send call may transmit in copy mode, where the kernel has the option (6.17)",
+		number("tx-budget", "AF_XDP", decimal(defaultBudget), minBudget, maxBudget, "frames", Restart, "frames that one send call may transmit in copy mode, where the kernel has the option (6.17); never more than ring-size",
 			func(c *Config) *int { return &c.TXBudget }),
-		milliseconds("heartbeat-timeout", "AF_XDP", defaultHeartbeat, minHeartbeat, maxHeartbeat, Restart, "silence after which a worker counts as dead and the fail mode holds",
+		milliseconds("heartbeat-timeout", "AF_XDP", decimal(ring.DefaultHeartbeatTimeout.Milliseconds()), ring.MinHeartbeatTimeout.Milliseconds(), ring.MaxHeartbeatTimeout.Milliseconds(), Restart, "silence after which a worker counts as dead and the fail mode holds",
 			func(c *Config) *int64 { return (*int64)(&c.HeartbeatTimeout) }),
-		number("burst", "AF_XDP", defaultBurst, minBurst, maxBurst, "frames", Restart, "frames that a worker takes from an interface at once",
+		number("burst", "AF_XDP", decimal(defaultBurst), 1, maxBurst, "frames", Restart, "frames that a worker takes from an interface at once",
 			func(c *Config) *int { return &c.Burst }),
-		text("pin-path", "AF_XDP", "/sys/fs/bpf/corewire", "a directory in a BPF file system", Restart, "where program, maps and links are pinned, so that they outlive a killed process",
+		microseconds("spin", "AF_XDP", decimal(defaultSpin), 0, maxSpin, Restart, "how long a worker that finds no frame goes on looking before it sleeps",
+			func(c *Config) *int64 { return (*int64)(&c.Spin) }),
+		text("pin-path", "AF_XDP", "", "a directory in a BPF file system", Restart, "where program, maps and links are pinned, so that they outlive a killed process; empty = /sys/fs/bpf/corewire, or a BPF file system of our own in /run/corewire",
 			func(c *Config) *string { return &c.PinPath }),
-		text("state-file", "AF_XDP", "/run/corewire/state.json", "a path", Restart, "record of the interface settings that were changed, for `corewire release`",
+		text("state-file", "AF_XDP", "", "a path", Restart, "record of the interface settings that were changed, for the next start and for `corewire release`; empty = /run/corewire/INSIDE-OUTSIDE.json",
 			func(c *Config) *string { return &c.StateFile }),
 	}
 	for _, class := range [...]struct{ name, help string }{
@@ -83,9 +86,9 @@ var table = sync.OnceValue(func() []Setting {
 		rows = append(rows, nonIP(class.name, class.help))
 	}
 	rows = append(rows,
-		number("nf_conntrack_max", "Connection tracking", "0", 0, maxEntries, "entries", Live, "most connections tracked at once, over all workers; 0 = from memory, by Linux's formula",
+		number("nf_conntrack_max", "Connection tracking", "0", 0, maxEntries, "entries", Live, "most connections tracked at once, over all workers; 0 = as many as nf_conntrack_buckets",
 			func(c *Config) *int { return &c.Max }),
-		number("nf_conntrack_buckets", "Connection tracking", "0", 0, maxEntries, "buckets", Restart, "size of the hash table, over all workers; 0 = from memory, by Linux's formula",
+		number("nf_conntrack_buckets", "Connection tracking", "0", 0, maxEntries, "buckets", Live, "what nf_conntrack_max is where that is 0, as in Linux; 0 = from memory, by Linux's formula; the table itself grows and shrinks with its entries",
 			func(c *Config) *int { return &c.Buckets }),
 	)
 	rows = append(rows, trackingRows()...)
@@ -94,6 +97,8 @@ var table = sync.OnceValue(func() []Setting {
 			func(c *Config) *string { return &c.ControlSocket }),
 		text("metrics-addr", "Operation", "127.0.0.1:9180", "an address and port", Restart, "where /metrics and /healthz are served; empty = nowhere",
 			func(c *Config) *string { return &c.MetricsAddr }),
+		toggle("metrics-rules", "Operation", "0", Live, "whether /metrics has the counters of every rule",
+			func(c *Config) *bool { return &c.MetricsRules }),
 		choice("log-level", "Operation", "info", Live, "least severe messages that are logged",
 			func(c *Config) *string { return &c.LogLevel }, "debug", "info", "warn", "error"),
 		choice("log-format", "Operation", "text", Restart, "form of the log on standard error",
@@ -125,10 +130,42 @@ func power(s Setting) Setting {
 	return s
 }
 
+func toggle(name, group, def string, when When, help string, field func(*Config) *bool) Setting {
+	return Setting{Name: name, Group: group, Kind: Switch, Default: def, When: when, Help: help,
+		get: func(c *Config) string {
+			if *field(c) {
+				return "1"
+			}
+			return "0"
+		},
+		set: func(c *Config, _ string, n int64) { *field(c) = n != 0 }}
+}
+
+func microseconds(name, group, def string, least, most int64, when When, help string, field func(*Config) *int64) Setting {
+	return Setting{Name: name, Group: group, Kind: Duration, Default: def, Min: least, Max: most, Unit: "µs", When: when, Help: help,
+		get: func(c *Config) string { return decimal(*field(c) / 1e3) },
+		set: func(c *Config, _ string, n int64) { *field(c) = n }}
+}
+
 func milliseconds(name, group, def string, least, most int64, when When, help string, field func(*Config) *int64) Setting {
 	return Setting{Name: name, Group: group, Kind: Duration, Default: def, Min: least, Max: most, Unit: "ms", When: when, Help: help,
 		get: func(c *Config) string { return decimal(*field(c) / 1e6) },
 		set: func(c *Config, _ string, n int64) { *field(c) = n }}
+}
+
+// chunkSize is a choice that Config holds as a number, 0 for auto.
+func chunkSize() Setting {
+	return Setting{Name: "chunk-size", Group: "AF_XDP", Kind: Choice, Default: "auto", Choices: []string{"auto", decimal(ring.MinChunkSize), decimal(ring.MaxChunkSize)}, When: Restart,
+		Help: "bytes of a UMEM chunk: 2048 holds frames of up to 1792 bytes, 4096 of up to 3840; auto takes the smaller one that holds the MTU",
+		get: func(c *Config) string {
+			if c.ChunkSize == 0 {
+				return "auto"
+			}
+			return decimal(int64(c.ChunkSize))
+		},
+		set: func(c *Config, s string, _ int64) {
+			c.ChunkSize, _ = strconv.Atoi(s) // auto is 0
+		}}
 }
 
 func nonIP(class, help string) Setting {

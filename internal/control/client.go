@@ -1,0 +1,188 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"corewire/internal/config"
+)
+
+// ErrNotRunning says that nothing answers at the control socket.
+var ErrNotRunning = errors.New("no corewire answers there")
+
+// Client talks to a running firewall. It may be used by several goroutines.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// NewClient makes a client of the control socket at path. It connects with the first request.
+func NewClient(path string) *Client {
+	c := &Client{path: path}
+	c.http.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+		DisableCompression: true,
+	}
+	return c
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// do sends a request and checks the answer's status. The caller closes the body.
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	var reader io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		reader = bytes.NewReader(text)
+	}
+	target := url.URL{Scheme: "http", Host: "corewire", Path: path, RawQuery: query.Encode()}
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), reader)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("connect to control socket %s: %w (is the firewall running, and is --control-socket its path?)", c.path, ErrNotRunning)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("connect to control socket %s: %w (it belongs to the user who runs the firewall)", c.path, syscall.EACCES)
+	case err != nil:
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err
+		}
+		return nil, fmt.Errorf("ask the firewall at %s: %w", c.path, err)
+	}
+	if response.StatusCode < 400 {
+		return response, nil
+	}
+	defer response.Body.Close()
+	var answer Error
+	text, _ := io.ReadAll(io.LimitReader(response.Body, maxRequest))
+	if json.Unmarshal(text, &answer) != nil || answer.Error == "" {
+		answer.Error = strings.TrimSpace(string(text))
+	}
+	return nil, &RemoteError{Status: response.StatusCode, Message: answer.Error}
+}
+
+// RemoteError is an error that the running firewall answered with.
+type RemoteError struct {
+	Status  int // HTTP status
+	Message string
+}
+
+// Error returns the firewall's message.
+func (e *RemoteError) Error() string { return e.Message }
+
+// call sends a request and decodes the answer into a new T.
+func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+	var answer T
+	response, err := c.do(ctx, method, path, nil, body)
+	if err != nil {
+		return answer, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("read the firewall's answer: %w", err)
+	}
+	return answer, nil
+}
+
+// Status asks what runs.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodGet, pathStatus, nil)
+}
+
+// Stats asks for all counters.
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	return call[Stats](ctx, c, http.MethodGet, pathStats, nil)
+}
+
+// Count asks for the number of tracked connections.
+func (c *Client) Count(ctx context.Context) (Count, error) {
+	return call[Count](ctx, c, http.MethodGet, pathCount, nil)
+}
+
+// Trackers asks for the counters of connection tracking, by worker.
+func (c *Client) Trackers(ctx context.Context) ([]TrackerStats, error) {
+	return call[[]TrackerStats](ctx, c, http.MethodGet, pathTrackers, nil)
+}
+
+// Flush deletes all tracked connections and returns how many they were.
+func (c *Client) Flush(ctx context.Context) (int, error) {
+	f, err := call[Flushed](ctx, c, http.MethodDelete, pathConntrack, nil)
+	return f.Flushed, err
+}
+
+// Rules asks for the rules in force with their counters.
+func (c *Client) Rules(ctx context.Context) ([]ChainCounters, error) {
+	return call[[]ChainCounters](ctx, c, http.MethodGet, pathRules, nil)
+}
+
+// Reload has the firewall read its configuration and rule files again, all or nothing.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	return call[Reloaded](ctx, c, http.MethodPost, pathReload, struct{}{})
+}
+
+// Config asks for the settings in force.
+func (c *Client) Config(ctx context.Context) ([]config.Value, error) {
+	return call[[]config.Value](ctx, c, http.MethodGet, pathConfig, nil)
+}
+
+// Change changes settings, all or nothing, and returns those that differ from before.
+func (c *Client) Change(ctx context.Context, settings map[string]string) ([]config.Change, error) {
+	return call[[]config.Change](ctx, c, http.MethodPatch, pathConfig, settings)
+}
+
+// Connections writes the tracked connections that f lets through to w, a line each, in f's format, and returns how
+// many they were.
+func (c *Client) Connections(ctx context.Context, f Filter, w io.Writer) (int, error) {
+	response, err := c.do(ctx, http.MethodGet, pathConntrack, f.query(), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	out := bufio.NewWriterSize(w, 64<<10)
+	n := 0
+	in := bufio.NewReaderSize(response.Body, 64<<10)
+	for {
+		line, err := in.ReadSlice('\n')
+		if len(line) > 0 {
+			n++
+			if _, werr := out.Write(line); werr != nil {
+				return n, werr
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return n, errors.Join(out.Flush(), fmt.Errorf("read the firewall's listing: %w (the listing is incomplete)", err))
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return n, err
+	}
+	if message := response.Trailer.Get(trailerError); message != "" {
+		return n, fmt.Errorf("%s (the listing is incomplete)", message)
+	}
+	return n, nil
+}
