@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"corewire/internal/packet"
@@ -40,6 +41,8 @@ type compiler struct {
 	errs Errors
 	fam  [2]familyChains // IPv4, IPv6
 	cur  *program
+	list []pred // reused
+	rest []pred // reused
 	// ifWarned holds the interface names already warned about.
 	ifWarned map[string]bool
 }
@@ -229,11 +232,16 @@ func (c *compiler) program(f int) {
 	fc := &c.fam[f]
 	g := &c.rs.prog[f]
 	c.cur = g
+	g.v6 = f == 1
 	g.chains = make([]chain, len(fc.list))
 	g.depth = fc.list[0].depth
 	g.policy = Accept
 	if fc.list[0].policy == PolicyDrop {
 		g.policy = Drop
+	}
+	b := builder{g: g, vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
+	if g.v6 {
+		b.vary = []uint8{0, 1, 2, 3, 4, 5, 6, 7, wordSport, wordDport, wordProto}
 	}
 	used := make([]bool, len(fc.list))
 	used[0] = true
@@ -241,7 +249,7 @@ func (c *compiler) program(f int) {
 	for len(todo) > 0 {
 		m := todo[0]
 		todo = todo[1:]
-		g.chains[m.index].first = uint32(len(g.rules))
+		b.boxes = b.boxes[:0]
 		for _, r := range m.rules {
 			cr := rule{id: r.id, verb: r.r.Target.Verb}
 			if cr.verb == VerbJump || cr.verb == VerbGoto {
@@ -252,24 +260,27 @@ func (c *compiler) program(f int) {
 					todo = append(todo, next)
 				}
 			}
-			c.conditions(&cr, r.r)
+			b.boxes = c.boxes(b.boxes, &cr, r.r)
 			g.rules = append(g.rules, cr)
 		}
-		g.chains[m.index].end = uint32(len(g.rules))
+		first, n := b.trees()
+		g.chains[m.index] = chain{uint32(first), uint32(n)}
 	}
+	// What is left over from growing would stay for as long as the rule set does.
+	g.rules, g.slots, g.trees = slices.Clip(slices.Clone(g.rules)), slices.Clip(slices.Clone(g.slots)), slices.Clip(slices.Clone(g.trees))
+	g.narrow, g.wide = slices.Clip(slices.Clone(g.narrow)), slices.Clip(slices.Clone(g.wide))
 }
 
-// conditions writes what a rule asks, in the order in which xtables asks it: a match that finds a header missing drops
-// the packet on the spot, so that the order of the matches shows.
-func (c *compiler) conditions(cr *rule, r *Rule) {
-	g := c.cur
-	var list []pred
+// conditions returns what a rule asks, in the order in which xtables asks it: a match that finds a header missing
+// drops the packet on the spot, so that the order of the matches shows.
+func (c *compiler) conditions(r *Rule) []pred {
+	list := c.list[:0]
 	add := func(q pred) { list = append(list, q) }
 	if r.Src.Set || r.Src.Not {
-		add(pred{op: opSrc, not: r.Src.Not, a: c.addr(r.Src)})
+		add(pred{op: opSrc, not: r.Src.Not})
 	}
 	if r.Dst.Set || r.Dst.Not {
-		add(pred{op: opDst, not: r.Dst.Not, a: c.addr(r.Dst)})
+		add(pred{op: opDst, not: r.Dst.Not})
 	}
 	if in := c.ports(r.In, packet.Inside, packet.Outside) & c.ports(r.Out, packet.Outside, packet.Inside); in != 3 {
 		add(pred{op: opPorts, lo: in})
@@ -283,12 +294,203 @@ func (c *compiler) conditions(cr *rule, r *Rule) {
 	for _, m := range r.Matches {
 		c.match(m, add)
 	}
+	c.list = list
 	if len(list) > maxConditions {
 		c.fail(r.Pos, "", fmt.Sprintf("at most %d conditions in a rule", maxConditions), "split it into two with a user chain")
+		return nil
+	}
+	return list
+}
+
+// maxBoxes bounds into how many boxes a rule with lists of ports is taken apart; beyond, the lists are looked at when
+// the rest agrees.
+const maxBoxes = 64
+
+// boxes appends the boxes of a rule to dst and completes the rule: the conditions that a box cannot hold are stored
+// with it. A rule that can match nothing has no box.
+func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
+	g := c.cur
+	list := c.conditions(r)
+	x := box{allow: allowAll, rule: uint32(len(g.rules))}
+	ports := [2][]PortRange{{anyPort}, {anyPort}}
+	rest := c.rest[:0]
+	before := false // something is asked that the slow look at short packets does not know
+	for _, q := range list {
+		switch q.op {
+		case opSrc:
+			if !q.not {
+				split(x.val[wordSrc:], x.mask[wordSrc:], r.Src, g.v6)
+				continue
+			}
+			q.a = c.addr(r.Src)
+			before = true
+		case opDst:
+			if !q.not {
+				split(x.val[wordDst:], x.mask[wordDst:], r.Dst, g.v6)
+				continue
+			}
+			q.a = c.addr(r.Dst)
+			before = true
+		case opPorts:
+			if q.lo == 0 {
+				return dst
+			}
+			for s := range States + 1 { // allowShort follows the states
+				x.allow &^= (3 &^ q.lo) << allowBit(s, 0)
+			}
+			continue
+		case opProto:
+			if !q.not {
+				x.proto, x.protoMask = uint8(q.lo), 0xff
+				continue
+			}
+			before = true
+		case opState, opTracked:
+			for s := range States {
+				if g.test(&q, &packet.Packet{}, &Context{State: s}) == no {
+					x.allow &^= 3 << allowBit(s, 0)
+				}
+			}
+			before = true
+			continue
+		case opHeader:
+			if before || int(q.lo) != wholeLength(x.proto) {
+				cr.flags |= early
+			}
+			cr.flags |= needsHeader
+			continue
+		case opSport, opDport, opMulti:
+			before = true
+			side := 0
+			if q.op == opDport || q.op == opMulti && PortSide(q.lo) == PortDestination {
+				side = 1
+			}
+			if m, ok := g.ranges(&q); ok {
+				if m = intersect(ports[side], m); len(m) > 0 && len(m)*len(ports[1-side]) <= maxBoxes {
+					ports[side] = m
+					continue
+				}
+			}
+		case opNever:
+			if cr.flags&needsHeader == 0 {
+				return dst
+			}
+		default:
+			before = true
+		}
+		rest = append(rest, q)
+	}
+	c.rest = rest
+	cr.pred = uint32(len(g.preds))
+	if cr.flags&early != 0 {
+		cr.all = uint8(len(list))
+		for _, q := range list {
+			switch q.op {
+			case opSrc:
+				q.a = c.addr(r.Src)
+			case opDst:
+				q.a = c.addr(r.Dst)
+			}
+			g.preds = append(g.preds, q)
+		}
+	}
+	cr.rest = uint8(len(rest))
+	g.preds = append(g.preds, rest...)
+	x.final = len(rest) == 0 && cr.verb != VerbNone && cr.verb != VerbJump
+	for _, s := range ports[0] {
+		for _, d := range ports[1] {
+			x.port = [2]PortRange{s, d}
+			dst = append(dst, x)
+		}
+	}
+	return dst
+}
+
+// split writes an address and its mask into a box's words. Of an IPv4 address only the last word is looked at.
+func split(val, mask []uint32, a AddrMatch, v6 bool) {
+	val[3], mask[3] = uint32(a.Addr.Lo), uint32(a.Mask.Lo)
+	if v6 {
+		val[0], val[1], val[2] = uint32(a.Addr.Hi>>32), uint32(a.Addr.Hi), uint32(a.Addr.Lo>>32)
+		mask[0], mask[1], mask[2] = uint32(a.Mask.Hi>>32), uint32(a.Mask.Hi), uint32(a.Mask.Lo>>32)
+	}
+}
+
+// ranges returns the ports that a condition accepts, as rising ranges that do not touch; false when the condition is
+// about both ports at once.
+func (g *program) ranges(q *pred) ([]PortRange, bool) {
+	var in []PortRange
+	if q.op != opMulti {
+		in = []PortRange{{Lo: q.lo, Hi: q.hi}}
+	} else {
+		if PortSide(q.lo) == PortEither {
+			return nil, false
+		}
+		in = slices.Clone(g.ports[q.a : q.a+uint32(q.n)])
+		slices.SortFunc(in, func(a, b PortRange) int { return int(a.Lo) - int(b.Lo) })
+		n := 1
+		for _, r := range in[1:] {
+			if last := &in[n-1]; int(r.Lo) <= int(last.Hi)+1 {
+				last.Hi = max(last.Hi, r.Hi)
+				continue
+			}
+			in[n] = r
+			n++
+		}
+		in = in[:n]
+	}
+	if !q.not {
+		return in, true
+	}
+	var out []PortRange
+	next := 0
+	for _, r := range in {
+		if int(r.Lo) > next {
+			out = append(out, PortRange{Lo: uint16(next), Hi: r.Lo - 1})
+		}
+		next = int(r.Hi) + 1
+	}
+	if next <= 65535 {
+		out = append(out, PortRange{Lo: uint16(next), Hi: 65535})
+	}
+	return out, true
+}
+
+// intersect returns what two lists of ranges have in common.
+func intersect(a, b []PortRange) (out []PortRange) {
+	for _, x := range a {
+		for _, y := range b {
+			if lo, hi := max(x.Lo, y.Lo), min(x.Hi, y.Hi); lo <= hi {
+				out = append(out, PortRange{Lo: lo, Hi: hi})
+			}
+		}
+	}
+	return out
+}
+
+// appendEntry writes the entry of a box.
+func (g *program) appendEntry(x *box) {
+	rule := x.rule
+	if r := &g.rules[rule]; r.rest > 0 {
+		rule |= more
+	}
+	s, d := x.port[0], x.port[1]
+	if g.v6 {
+		g.wide = append(g.wide, wide{
+			src: addrOf(x.val[0:4]), srcMask: addrOf(x.mask[0:4]), dst: addrOf(x.val[4:8]), dstMask: addrOf(x.mask[4:8]),
+			sport: s.Lo, sportSpan: s.Hi - s.Lo, dport: d.Lo, dportSpan: d.Hi - d.Lo,
+			proto: x.proto, protoMask: x.protoMask, allow: x.allow, rule: rule,
+		})
 		return
 	}
-	cr.pred, cr.preds = uint32(len(g.preds)), uint8(len(list))
-	g.preds = append(g.preds, list...)
+	g.narrow = append(g.narrow, narrow{
+		src: x.val[3], srcMask: x.mask[3], dst: x.val[7], dstMask: x.mask[7],
+		sport: s.Lo, sportSpan: s.Hi - s.Lo, dport: d.Lo, dportSpan: d.Hi - d.Lo,
+		proto: x.proto, protoMask: x.protoMask, allow: x.allow, rule: rule,
+	})
+}
+
+func addrOf(w []uint32) packet.Addr {
+	return packet.Addr{Hi: uint64(w[0])<<32 | uint64(w[1]), Lo: uint64(w[2])<<32 | uint64(w[3])}
 }
 
 func (c *compiler) match(m Match, add func(pred)) {

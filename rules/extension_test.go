@@ -10,8 +10,8 @@ import (
 // data is where test data from outside may be; see its SOURCES.md.
 const data = "../../shared/data"
 
-// unsupported are the modules and targets in the lines of netfilter's own tests that are refused here.
-func known(line string) bool {
+// supported says that all modules and targets of a line are known here.
+func supported(line string) bool {
 	words := strings.Fields(line)
 	for i := 0; i+1 < len(words); i++ {
 		switch words[i] {
@@ -70,7 +70,7 @@ func TestExtensionLines(t *testing.T) {
 				continue
 			}
 			in, want, ok := f[0], f[1], f[2] == "OK"
-			if !known(in) {
+			if !supported(in) {
 				continue
 			}
 			if want == "=" {

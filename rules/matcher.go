@@ -32,8 +32,19 @@ type node struct {
 	rule RuleID
 }
 
-// frame is where to go on after a user chain.
-type frame struct{ pc, end uint32 }
+// frame is a chain that a packet is in.
+type frame struct {
+	trees [maxTrees]cursor
+	n     uint32 // how many of them
+	from  uint32 // ranks below are done
+}
+
+// cursor is a place in the run of entries that a tree has led to.
+type cursor struct {
+	at, end uint32
+	rank    uint32 // of the entry at, when ready; else no entry from at on is below it
+	ready   bool   // the entry at agrees with the packet
+}
 
 // NewMatcher makes a matcher for one worker. All its memory is allocated here.
 func (rs *Ruleset) NewMatcher() *Matcher {
@@ -90,6 +101,10 @@ func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 		w.g, w.policy = &m.rs.prog[1], RuleID(len(m.rs.rules)+idPolicy6)
 	} else {
 		w.g, w.policy = &m.rs.prog[0], RuleID(len(m.rs.rules)+idPolicy4)
+	}
+	w.h.fill(p, c)
+	if !keyed(p.Proto) && wholeLength(p.Proto) > 0 {
+		w.cacheable = false // rules may ask for ports, which differ from packet to packet
 	}
 	v, id := w.run(p, c)
 	if w.full {
@@ -168,6 +183,7 @@ func (rs *Ruleset) verdict(id RuleID) Verdict {
 
 // walk is one packet's way through the rules.
 type walk struct {
+	h         header
 	m         *Matcher
 	g         *program
 	policy    RuleID
@@ -182,27 +198,29 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 	g := w.g
 	stack := w.m.stack
 	sp := 0
-	ch := &g.chains[0]
-	pc, end := ch.first, ch.end
+	f := &stack[0]
+	w.enter(f, 0)
 	for {
-		if pc == end {
+		at := w.next(f)
+		if at == none {
 			if sp == 0 {
 				w.note(w.policy)
 				return g.policy, w.policy
 			}
 			sp--
-			pc, end = stack[sp].pc, stack[sp].end
+			f = &stack[sp]
 			continue
 		}
-		r := &g.rules[pc]
-		pc++
-		switch w.matches(r, p, c) {
-		case no:
-			continue
-		case short:
-			id := RuleID(len(w.m.rs.rules) + idShort)
-			w.note(id)
-			return Drop, id
+		r := &g.rules[at]
+		if r.rest > 0 || !w.h.whole {
+			switch w.matches(r, p, c) {
+			case no:
+				continue
+			case short:
+				id := RuleID(len(w.m.rs.rules) + idShort)
+				w.note(id)
+				return Drop, id
+			}
 		}
 		w.note(r.id)
 		switch r.verb {
@@ -211,15 +229,107 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 		case VerbDrop:
 			return Drop, r.id
 		case VerbReturn:
-			pc = end
+			f.n = 0
 		case VerbJump:
-			stack[sp] = frame{pc, end}
 			sp++
+			f = &stack[sp]
 			fallthrough
 		case VerbGoto:
-			ch := &g.chains[r.arg]
-			pc, end = ch.first, ch.end
+			w.enter(f, r.arg)
 		}
+	}
+}
+
+// enter leads the packet down the trees of a chain.
+func (w *walk) enter(f *frame, id uint32) {
+	g := w.g
+	ch := g.chains[id]
+	f.n, f.from = ch.n, 0
+	for t, s := range g.trees[ch.first : ch.first+ch.n] {
+		for !s.leaf() {
+			if !w.h.whole && (s.word() == wordSport || s.word() == wordDport) {
+				break
+			}
+			s = g.slots[s.child(&w.h)]
+		}
+		k := &f.trees[t&(maxTrees-1)]
+		if s.leaf() {
+			k.at, k.end = s.run()
+		} else {
+			k.at, k.end = g.span(s, none, 0)
+		}
+		k.ready, k.rank = false, none
+		if k.at < k.end {
+			k.rank = 0
+			if s.leaf() {
+				k.rank = g.rank(k.at)
+			}
+		}
+	}
+}
+
+// span widens first and end to the run of all entries below a slot: the leaves' runs are in the order of a walk.
+func (g *program) span(s slot, first, end uint32) (uint32, uint32) {
+	if s.leaf() {
+		if a, b := s.run(); a < b {
+			return min(first, a), max(end, b)
+		}
+		return first, end
+	}
+	for _, below := range g.slots[uint32(s) : uint32(s)+s.size()] {
+		first, end = g.span(below, first, end)
+	}
+	return first, end
+}
+
+// next returns the rank of the first rule of the chain, not yet taken, whose entry agrees with the packet, or none.
+func (w *walk) next(f *frame) uint32 {
+	for {
+		k := &f.trees[0]
+		if f.n == 0 {
+			return none
+		}
+		for t := uint32(1); t < f.n; t++ {
+			if x := &f.trees[t&(maxTrees-1)]; x.rank < k.rank {
+				k = x
+			}
+		}
+		if k.rank == none {
+			return none
+		}
+		if !k.ready || k.rank < f.from {
+			w.scan(k, f.from)
+			continue
+		}
+		rank := k.rank
+		f.from = rank + 1
+		if !w.h.whole {
+			return rank
+		}
+		k.at++
+		k.ready = false
+		if k.at == k.end {
+			k.rank = none
+		}
+		return rank
+	}
+}
+
+// scan moves a cursor to the next entry that agrees with the packet.
+func (w *walk) scan(k *cursor, from uint32) {
+	g := w.g
+	switch {
+	case !w.h.whole:
+		w.scanShort(k, from)
+		return
+	case g.v6:
+		k.at = scanWide(g.wide, &w.h, k.at, k.end, from)
+	default:
+		k.at = scanNarrow(g.narrow, &w.h, k.at, k.end, from)
+	}
+	k.ready, k.rank = true, none
+	if k.at < k.end {
+		k.rank = g.rank(k.at)
 	}
 }
 
@@ -239,10 +349,16 @@ func (w *walk) note(id RuleID) {
 	k.Bytes += uint64(w.bytes)
 }
 
-// matches tests a rule's conditions in order.
+// matches tests the conditions of a rule that its entry does not hold.
 func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
-	g := w.g
-	list := g.preds[r.pred : r.pred+uint32(r.preds)]
+	first, n := r.pred+uint32(r.all), r.rest
+	if !w.h.whole && r.flags&needsHeader != 0 {
+		if r.flags&early == 0 {
+			return short
+		}
+		first, n = r.pred, r.all
+	}
+	list := w.g.preds[first : first+uint32(n)]
 	for k := range list {
 		q := &list[k]
 		if q.op.volatile(p.Proto) {
@@ -251,7 +367,7 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 		if q.n == 1 && q.op >= opDir && (c.State == Invalid || c.State == Untracked) {
 			continue
 		}
-		if o := g.test(q, p, c); o != yes {
+		if o := w.g.test(q, p, c); o != yes {
 			return o
 		}
 	}

@@ -71,8 +71,12 @@ func (g generator) ruleSet(fam Family) string {
 	for i := range users {
 		fmt.Fprintf(&b, ":u%d - [0:0]\n", i)
 	}
+	length := 14
+	if g.IntN(4) == 0 {
+		length = 300
+	}
 	chain := func(name string, first int) {
-		for range g.IntN(14) {
+		for range g.IntN(length) {
 			fmt.Fprintf(&b, "-A %s%s", name, g.conditions(fam))
 			switch g.IntN(8) {
 			case 0, 1:

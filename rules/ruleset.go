@@ -135,27 +135,71 @@ func (rs *Ruleset) PolicyID(f Family) RuleID {
 }
 
 // program is the compiled rules of one IP version, without pointers into the parsed form.
+//
+// Each chain is a few trees over the same chain's rules, see tree.go; each tree leads a header to a short run of
+// entries, in order of rank, which are compared one by one. The rank of a rule is its index in rules.
 type program struct {
 	chains []chain
 	rules  []rule
-	preds  []pred
+	trees  []slot // the roots
+	slots  []slot
+	narrow []narrow // entries of IPv4
+	wide   []wide   // entries of IPv6
+	preds  []pred   // conditions that entries do not hold
 	addrs  []prefix
 	ports  []PortRange
 	policy Verdict
+	v6     bool
 	depth  int // the longest chain of nested calls
 }
 
-// chain is a run of rules.
-type chain struct{ first, end uint32 }
+// chain is the trees of a chain.
+type chain struct{ first, n uint32 }
 
 // rule is one compiled rule.
 type rule struct {
-	pred  uint32 // first of its conditions in preds
+	pred  uint32 // its conditions in preds: first all of them when early is set, then those that its entries do not hold
 	id    RuleID
 	arg   uint32 // VerbJump, VerbGoto: index of the chain
-	preds uint8  // how many conditions
+	all   uint8  // how many conditions there are, stored only when early is set
+	rest  uint8  // how many conditions its entries do not hold
 	verb  Verb
+	flags ruleFlags
+}
+
+type ruleFlags uint8
+
+const (
+	needsHeader ruleFlags = 1 << iota // a match drops packets whose transport header is short
+	early                             // something is asked before that match beside addresses, protocol and interfaces
+)
+
+// entries returns how many entries there are.
+func (g *program) entries() int {
+	if g.v6 {
+		return len(g.wide)
+	}
+	return len(g.narrow)
+}
+
+// rank returns the rank of the rule of an entry.
+func (g *program) rank(at uint32) uint32 {
+	if g.v6 {
+		return g.wide[at].rule &^ more
+	}
+	return g.narrow[at].rule &^ more
 }
 
 // prefix is an address and its mask.
 type prefix struct{ addr, mask packet.Addr }
+
+// Size returns the bytes that the compiled rules take, without what is kept for listings.
+func (rs *Ruleset) Size() int {
+	n := 0
+	for f := range rs.prog {
+		g := &rs.prog[f]
+		n += len(g.chains)*8 + len(g.rules)*20 + len(g.trees)*8 + len(g.slots)*8 + len(g.narrow)*32 + len(g.wide)*80 +
+			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
+	}
+	return n
+}

@@ -1,0 +1,159 @@
+package rules
+
+import "corewire/internal/packet"
+
+// Words of a header, as cuts name them. An IPv4 address is the last word of its four.
+const (
+	wordSrc   = 0  // 0 to 3
+	wordDst   = 4  // 4 to 7
+	wordSport = 8  // low 16 bits
+	wordDport = 9  // low 16 bits
+	wordProto = 10 // low 8 bits
+	words     = 11
+)
+
+// header is what the classifier looks at of a packet.
+type header struct {
+	w     [16]uint32 // by word; 16 so that a masked index needs no check
+	allow uint8      // the bit of entry.allow for the packet's state and port
+	whole bool       // the transport header is there as far as any match reads it: ports and ICMP type are known
+}
+
+// allowBit returns which bit of an entry's allow stands for a state and the port a packet came in on.
+func allowBit(s State, in packet.Port) uint8 { return uint8(s)*packet.Ports + uint8(in) }
+
+// allowShort returns the bit that stands for a port alone, for packets whose state is not asked for.
+func allowShort(in packet.Port) uint8 { return uint8(States)*packet.Ports + uint8(in) }
+
+// allowAll has every bit.
+const allowAll = 1<<((uint(States)+1)*packet.Ports) - 1
+
+// wholeLength is the longest transport header that any match module reads, by protocol.
+func wholeLength(proto uint8) int {
+	switch proto {
+	case protoTCP:
+		return 20
+	case protoUDP, protoUDPLite, protoICMP, protoICMPv6:
+		return 8
+	case protoSCTP, protoDCCP:
+		return 12
+	}
+	return 0
+}
+
+// fill writes the header of a packet.
+func (h *header) fill(p *packet.Packet, c *Context) {
+	if p.Family == 6 {
+		h.w[0], h.w[1], h.w[2], h.w[3] = uint32(p.Src.Hi>>32), uint32(p.Src.Hi), uint32(p.Src.Lo>>32), uint32(p.Src.Lo)
+		h.w[4], h.w[5], h.w[6], h.w[7] = uint32(p.Dst.Hi>>32), uint32(p.Dst.Hi), uint32(p.Dst.Lo>>32), uint32(p.Dst.Lo)
+	} else {
+		h.w[3], h.w[7] = uint32(p.Src.Lo), uint32(p.Dst.Lo)
+	}
+	h.w[wordSport], h.w[wordDport], h.w[wordProto] = uint32(p.SrcPort), uint32(p.DstPort), uint32(p.Proto)
+	h.allow = allowBit(c.State, p.In)
+	h.whole = p.Flags&packet.PortsValid != 0 || int(p.End)-int(p.L4) >= wholeLength(p.Proto)
+}
+
+// more is set in an entry's rule when the rule has conditions that the entry does not hold.
+const more = 1 << 31
+
+// narrow is what a rule asks of an IPv4 packet, as far as it can be compared with a header: 32 bytes.
+type narrow struct {
+	src, srcMask     uint32
+	dst, dstMask     uint32
+	sport, sportSpan uint16 // sport to sport+sportSpan
+	dport, dportSpan uint16
+	proto, protoMask uint8
+	allow            uint16 // a bit for each state and port, see allowBit
+	rule             uint32 // index in program.rules, which is the rank; with more
+}
+
+// wide is the same for IPv6: 80 bytes.
+type wide struct {
+	src, srcMask     packet.Addr
+	dst, dstMask     packet.Addr
+	sport, sportSpan uint16
+	dport, dportSpan uint16
+	proto, protoMask uint8
+	allow            uint16
+	rule             uint32
+}
+
+// none is the rank of no rule.
+const none = ^uint32(0)
+
+// scanNarrow returns the first entry from at to end that agrees with the header and whose rank is at least from, or
+// end. The comparisons are put together without branches: only the outcome of the whole entry is one.
+func scanNarrow(e []narrow, h *header, at, end, from uint32) uint32 {
+	src, dst := h.w[wordSrc+3], h.w[wordDst+3]
+	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
+	proto := uint8(h.w[wordProto])
+	for list := e[at:end]; len(list) > 0; list = list[1:] {
+		x := &list[0]
+		off := (src^x.src)&x.srcMask | (dst^x.dst)&x.dstMask | uint32((proto^x.proto)&x.protoMask)
+		off |= (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
+		off |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
+		off |= ^(uint32(x.allow) >> (h.allow & 15)) & 1
+		if off == 0 && x.rule&^more >= from {
+			return end - uint32(len(list))
+		}
+	}
+	return end
+}
+
+// scanWide is scanNarrow for IPv6.
+func scanWide(e []wide, h *header, at, end, from uint32) uint32 {
+	src, dst := addrOf(h.w[0:4]), addrOf(h.w[4:8])
+	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
+	proto := uint8(h.w[wordProto])
+	for list := e[at:end]; len(list) > 0; list = list[1:] {
+		x := &list[0]
+		off := (src.Hi^x.src.Hi)&x.srcMask.Hi | (src.Lo^x.src.Lo)&x.srcMask.Lo |
+			(dst.Hi^x.dst.Hi)&x.dstMask.Hi | (dst.Lo^x.dst.Lo)&x.dstMask.Lo | uint64((proto^x.proto)&x.protoMask)
+		low := (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
+		low |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
+		low |= ^(uint32(x.allow) >> (h.allow & 15)) & 1
+		if off|uint64(low) == 0 && x.rule&^more >= from {
+			return end - uint32(len(list))
+		}
+	}
+	return end
+}
+
+// scanShort moves a cursor to the entry of the lowest rank, not below from, that agrees with a packet whose transport
+// header is short. Ports and ICMP types are not known, so that the run may be that of a whole subtree, in no order.
+// An entry of a rule that needs the header agrees by addresses, protocol and interfaces alone: what is asked beside
+// these is left to walk.matches.
+func (w *walk) scanShort(k *cursor, from uint32) {
+	g := w.g
+	k.ready, k.rank = true, none
+	for at := k.at; at < k.end; at++ {
+		var x wide
+		if g.v6 {
+			x = g.wide[at]
+		} else {
+			n := &g.narrow[at]
+			x = wide{proto: n.proto, protoMask: n.protoMask, allow: n.allow, rule: n.rule}
+			if (w.h.w[wordSrc+3]^n.src)&n.srcMask|(w.h.w[wordDst+3]^n.dst)&n.dstMask != 0 {
+				continue
+			}
+		}
+		rank := x.rule &^ more
+		if rank < from || rank >= k.rank || (uint8(w.h.w[wordProto])^x.proto)&x.protoMask != 0 {
+			continue
+		}
+		if g.v6 {
+			src, dst := addrOf(w.h.w[0:4]), addrOf(w.h.w[4:8])
+			if (src.Hi^x.src.Hi)&x.srcMask.Hi|(src.Lo^x.src.Lo)&x.srcMask.Lo|(dst.Hi^x.dst.Hi)&x.dstMask.Hi|(dst.Lo^x.dst.Lo)&x.dstMask.Lo != 0 {
+				continue
+			}
+		}
+		bit := w.h.allow
+		if g.rules[rank].flags&needsHeader != 0 {
+			bit = allowShort(packet.Port(w.h.allow & 1))
+		}
+		if x.allow>>bit&1 != 0 {
+			k.rank = rank
+		}
+	}
+}
