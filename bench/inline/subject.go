@@ -1,0 +1,306 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"corewire/tools/lab"
+)
+
+//go:embed bench.rules
+var ruleFile []byte
+
+// subjectCPU is the processor of what is measured. The generator has the last one.
+const subjectCPU = 0
+
+// patience bounds every wait for a subject.
+const patience = 10 * time.Second
+
+// subject is something that forwards frames between the wire's ports.
+type subject struct {
+	name   string // in tables and JSON
+	detail string // what exactly it is here, for the output's head
+	// start makes l forward. It returns what stops it again.
+	start func(ctx context.Context, l *lab.Lab, dir string) (running, error)
+}
+
+// running is a subject at work.
+type running struct {
+	stop  func() error
+	count func() (int, error) // connections tracked; nil where none are
+	flush func() error        // forgets them; nil likewise
+}
+
+// subjects returns what can be measured here, and the reasons why something cannot.
+func subjects(binary string) (list []subject, missing []string) {
+	if path, err := filepath.Abs(binary); err != nil {
+		missing = append(missing, fmt.Sprintf("corewire: %v", err))
+	} else if _, err := os.Stat(path); err != nil {
+		missing = append(missing, fmt.Sprintf("corewire: %v (run make build first)", err))
+	} else {
+		list = append(list, subject{"corewire", path, func(ctx context.Context, l *lab.Lab, dir string) (running, error) {
+			return startCorewire(ctx, l, path, dir)
+		}})
+	}
+	list = append(list, subject{"bare-afxdp", "package ring, one worker, no tracking, no rules", startBare})
+	// Which backend iptables-restore has makes a difference, so name it.
+	if path, err := exec.LookPath("iptables-restore"); err != nil {
+		missing = append(missing, "bridge-iptables: iptables-restore is not installed")
+	} else {
+		version, _ := exec.Command(path, "--version").Output()
+		list = append(list, subject{"bridge-iptables", "Linux bridge, br_netfilter, nf_conntrack, " + strings.TrimSpace(string(version)),
+			func(ctx context.Context, l *lab.Lab, dir string) (running, error) { return startFilter(l, path) }})
+	}
+	list = append(list, subject{"bridge", "Linux bridge alone", func(_ context.Context, l *lab.Lab, _ string) (running, error) {
+		return running{stop: func() error { return nil }}, startBridge(l, lab.Plain)
+	}})
+	return list, missing
+}
+
+// startCorewire runs the real binary and waits until it answers.
+func startCorewire(ctx context.Context, l *lab.Lab, binary, dir string) (r running, err error) {
+	rules, socket := filepath.Join(dir, "bench.rules"), filepath.Join(dir, "corewire.sock")
+	if err := os.WriteFile(rules, ruleFile, 0o600); err != nil {
+		return r, fmt.Errorf("write rule file: %w", err)
+	}
+	cmd := exec.Command(binary, "run", "--inside", lab.InsidePort, "--outside", lab.OutPort, "--rules", rules, "--workers", "1",
+		"--control-socket", socket, "--metrics-addr", "", "--state-file", filepath.Join(dir, "state.json"))
+	p, err := startProcess(l, cmd)
+	if err != nil {
+		return r, err
+	}
+	verb := func(words ...string) ([]byte, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, binary, append(words, "--control-socket", socket)...).CombinedOutput()
+		if err != nil {
+			return nil, fmt.Errorf("corewire %s: %w: %s", strings.Join(words, " "), err, bytes.TrimSpace(out))
+		}
+		return out, nil
+	}
+	count := func() (int, error) {
+		out, err := verb("conntrack", "count", "--json")
+		if err != nil {
+			return 0, err
+		}
+		var c struct{ Count int }
+		if err := json.Unmarshal(out, &c); err != nil {
+			return 0, fmt.Errorf("corewire conntrack count: %w", err)
+		}
+		return c.Count, nil
+	}
+	err = p.until(ctx, func() error { _, err := count(); return err })
+	if err != nil {
+		return r, errors.Join(err, p.stop())
+	}
+	return running{p.stop, count, func() error { _, err := verb("conntrack", "flush"); return err }}, nil
+}
+
+// startBare runs this program as the bare forwarder.
+func startBare(ctx context.Context, l *lab.Lab, dir string) (r running, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return r, fmt.Errorf("find this program: %w", err)
+	}
+	cmd := exec.Command(self, forwardVerb, lab.InsidePort, lab.OutPort, filepath.Join(dir, "state.json"))
+	p, err := startProcess(l, cmd)
+	if err != nil {
+		return r, err
+	}
+	err = p.until(ctx, func() error {
+		if !strings.Contains(p.log.String(), readyLine) {
+			return errors.New("the bare forwarder is not ready")
+		}
+		return nil
+	})
+	if err != nil {
+		return r, errors.Join(err, p.stop())
+	}
+	return running{stop: p.stop}, nil
+}
+
+// startBridge makes the bridge, and lets the near port receive on the subject's processor.
+func startBridge(l *lab.Lab, filter lab.Filter) error {
+	if err := l.Bridge(filter); err != nil {
+		return err
+	}
+	if err := l.Receive(); err != nil {
+		return err
+	}
+	return l.Do(lab.Wire, func() error {
+		for _, port := range []string{lab.InsidePort, lab.OutPort} {
+			if err := threadNAPI(port, subjectCPU); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// startFilter makes the bridge with netfilter and loads the rules.
+func startFilter(l *lab.Lab, restore string) (r running, err error) {
+	if err := startBridge(l, lab.Netfilter); err != nil {
+		return r, err
+	}
+	cmd := exec.Command(restore)
+	cmd.Stdin = bytes.NewReader(ruleFile)
+	var complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &complaint, &complaint
+	if err := l.Run(lab.Wire, cmd); err != nil {
+		return r, fmt.Errorf("iptables-restore: %w: %s", err, bytes.TrimSpace(complaint.Bytes()))
+	}
+	count := func() (n int, err error) {
+		err = l.Do(lab.Wire, func() error {
+			text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+			if err != nil {
+				return fmt.Errorf("count connections: %w", err)
+			}
+			n, err = strconv.Atoi(strings.TrimSpace(string(text)))
+			return err
+		})
+		return n, err
+	}
+	flush := func() error {
+		return l.Do(lab.Wire, func() error {
+			if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+				return fmt.Errorf("flush connections: %w", err)
+			}
+			return nil
+		})
+	}
+	return running{func() error { return nil }, count, flush}, nil
+}
+
+// threadNAPI moves an interface's NAPI into kernel threads (Documentation/networking/napi.rst) and binds them to a processor.
+func threadNAPI(port string, cpu int) error {
+	if err := os.WriteFile("/sys/class/net/"+port+"/threaded", []byte("1"), 0); err != nil {
+		return fmt.Errorf("thread NAPI of %s: %w", port, err)
+	}
+	comms, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, path := range comms {
+		name, err := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(name), "napi/"+port+"-") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			continue
+		}
+		var set unix.CPUSet
+		set.Set(cpu)
+		if err := unix.SchedSetaffinity(pid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("bind NAPI thread of %s to processor %d: %w", port, cpu, err)
+		}
+		// A softirq would not wait for other programs either, and the queue of 256 frames is full long before a tick.
+		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
+		if err := unix.SchedSetAttr(pid, &attr, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("raise priority of NAPI thread of %s: %w", port, err)
+		}
+		found = true
+	}
+	if !found {
+		return fmt.Errorf("thread NAPI of %s: no thread appeared", port)
+	}
+	return nil
+}
+
+// process is a subject that is a process in the wire's namespace.
+type process struct {
+	cmd   *exec.Cmd
+	log   *logBuffer
+	ended chan error
+}
+
+func startProcess(l *lab.Lab, cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, log: &logBuffer{}, ended: make(chan error, 1)}
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p.log, p.log, time.Second
+	if err := l.Start(lab.Wire, cmd); err != nil {
+		return nil, err
+	}
+	go func() { p.ended <- cmd.Wait() }()
+	return p, nil
+}
+
+// until calls ready until it returns nil.
+func (p *process) until(ctx context.Context, ready func() error) error {
+	for deadline := time.Now().Add(patience); ; {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case end := <-p.ended:
+			p.ended <- end // for stop
+			return fmt.Errorf("%s ended: %w: %s", filepath.Base(p.cmd.Path), end, p.log.last())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is not ready after %v: %w: %s", filepath.Base(p.cmd.Path), patience, err, p.log.last())
+		}
+	}
+}
+
+// stop ends the process in order, or by force, which is an error.
+func (p *process) stop() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
+	select {
+	case err := <-p.ended:
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", filepath.Base(p.cmd.Path), err, p.log.last())
+		}
+		return nil
+	case <-time.After(patience):
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+		return fmt.Errorf("%s still ran %v after SIGTERM", filepath.Base(p.cmd.Path), patience)
+	}
+}
+
+// logBuffer collects a process's output, which exec writes from another goroutine.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// last returns the last line.
+func (b *logBuffer) last() string {
+	line := "no output"
+	for s := bufio.NewScanner(strings.NewReader(b.String())); s.Scan(); {
+		line = s.Text()
+	}
+	return line
+}

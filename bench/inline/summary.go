@@ -1,0 +1,76 @@
+package main
+
+import (
+	"slices"
+)
+
+// spread is the middle of some figures, and how far they go.
+type spread struct {
+	Median float64 `json:"median"`
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+}
+
+// newSpread returns the spread of at least one figure.
+func newSpread(v []float64) spread {
+	s := slices.Sorted(slices.Values(v))
+	n := len(s)
+	return spread{Median: (s[(n-1)/2] + s[n/2]) / 2, Low: s[0], High: s[n-1]}
+}
+
+// round holds what one round measured, by subject.
+type round struct {
+	AloneFull  point                  `json:"generator_alone_full"`
+	AlonePaced point                  `json:"generator_alone_paced"`
+	Subjects   map[string]measurement `json:"subjects"`
+}
+
+// cost is the processor time in ns per forwarded frame: the machine's, less the generator's share for what it made.
+func cost(p, alone point) float64 {
+	own := alone.Busy / float64(max(1, alone.Made))
+	return (p.Busy - own*float64(p.Made)) * 1e9 / float64(max(1, p.Forwarded))
+}
+
+// summary is one subject over all rounds.
+type summary struct {
+	Subject   string `json:"subject"`
+	Forwarded spread `json:"forwarded_fps"`
+	LossFree  spread `json:"loss_free_fps"`
+	Cost      spread `json:"cost_ns"`      // at the common rate
+	CostFull  spread `json:"cost_full_ns"` // at full load
+	Loss      spread `json:"paced_loss"`   // share of frames lost at the common rate
+	// The same relative to the reference, round by round: above 1 is more frames, or more time.
+	ForwardedRatio spread `json:"forwarded_ratio"`
+	LossFreeRatio  spread `json:"loss_free_ratio"`
+	CostRatio      spread `json:"cost_ratio"`
+	CostFullRatio  spread `json:"cost_full_ratio"`
+}
+
+// summarise compares the subjects with the reference, which must be one of them.
+func summarise(names []string, reference string, rounds []round) []summary {
+	var out []summary
+	for _, name := range names {
+		column := func(f func(m measurement, r *round) float64) (absolute, ratio spread) {
+			var a, q []float64
+			for i := range rounds {
+				value := f(rounds[i].Subjects[name], &rounds[i])
+				a = append(a, value)
+				if base := f(rounds[i].Subjects[reference], &rounds[i]); base != 0 {
+					q = append(q, value/base)
+				}
+			}
+			if len(q) == 0 {
+				q = []float64{0}
+			}
+			return newSpread(a), newSpread(q)
+		}
+		s := summary{Subject: name}
+		s.Forwarded, s.ForwardedRatio = column(func(m measurement, _ *round) float64 { return m.Full.rate() })
+		s.LossFree, s.LossFreeRatio = column(func(m measurement, _ *round) float64 { return m.LossFree })
+		s.Cost, s.CostRatio = column(func(m measurement, r *round) float64 { return cost(m.Paced, r.AlonePaced) })
+		s.CostFull, s.CostFullRatio = column(func(m measurement, r *round) float64 { return cost(m.Full, r.AloneFull) })
+		s.Loss, _ = column(func(m measurement, _ *round) float64 { return m.Paced.loss() })
+		out = append(out, s)
+	}
+	return out
+}
