@@ -137,6 +137,7 @@ func show(ctx context.Context, o options, out *report, stdout io.Writer) (err er
 	}
 	out.finished = true
 	if o.stay {
+		out.close() // the verdict, before the lab is handed over
 		return stay(ctx, l, fw, o, out, stdout)
 	}
 	return nil

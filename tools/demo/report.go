@@ -43,6 +43,7 @@ type report struct {
 	terminal bool
 	started  time.Time
 	finished bool // every step was tried
+	closed   bool // the end was printed
 	results  []stepResult
 }
 
@@ -119,7 +120,7 @@ func (r *report) note(lines ...string) {
 	}
 }
 
-// close prints the end of the report and says whether every step was tried and observed.
+// close prints the end of the report, once, and says whether every step was tried and observed.
 func (r *report) close() bool {
 	missed := 0
 	for _, result := range r.results {
@@ -128,6 +129,10 @@ func (r *report) close() bool {
 		}
 	}
 	ok := r.finished && missed == 0
+	if r.closed {
+		return ok
+	}
+	r.closed = true
 	took := time.Since(r.started)
 	if r.json {
 		encoder := json.NewEncoder(r.out)
