@@ -2,6 +2,7 @@ package ring
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -36,9 +37,13 @@ type farSide struct {
 // needRoot skips the test without privileges, and fails it where CI=true says that they should be there.
 func needRoot(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() == 0 {
-		return
+	if os.Geteuid() != 0 {
+		unprivileged(t)
 	}
+}
+
+func unprivileged(t testing.TB) {
+	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal("needs root for network namespaces and AF_XDP, and CI=true says it must run")
 	}
@@ -54,7 +59,12 @@ func newLab(t testing.TB, queues int) *lab {
 	if err != nil {
 		t.Fatalf("get network namespace: %v", err)
 	}
-	ns, err := netns.New() // unnamed: it ends with the last thread and descriptor in it
+	ns, err := netns.New()          // unnamed: it ends with the last thread and descriptor in it
+	if errors.Is(err, unix.EPERM) { // root of a container
+		runtime.UnlockOSThread()
+		old.Close()
+		unprivileged(t)
+	}
 	if err != nil {
 		t.Fatalf("make network namespace: %v", err)
 	}

@@ -17,7 +17,7 @@ const xdpMaxTXBudget = 9
 // The sizes and offsets that the kernel's ABI fixes. A difference does not compile.
 const (
 	_ = -(unsafe.Sizeof(desc{}) ^ 16)
-	_ = -(unsafe.Offsetof(desc{}.addr) ^ 0)
+	_ = -unsafe.Offsetof(desc{}.addr)
 	_ = -(unsafe.Offsetof(desc{}.len) ^ 8)
 	_ = -(unsafe.Offsetof(desc{}.options) ^ 12)
 	_ = -(unsafe.Sizeof(unix.XDPUmemReg{}) ^ 32)
