@@ -268,12 +268,14 @@ func (l *Link) look(c *Config) error {
 // the record and settings of the former process stay.
 func (l *Link) settings(c *Config, former *record) (undo func() error, err error) {
 	undo = func() error { return nil }
-	r := &record{Version: recordVersion, PID: unix.Getpid(), Pins: l.pins.dir}
+	netns, err := netnsCookie()
+	if err != nil {
+		return undo, err
+	}
+	r := &record{Version: recordVersion, PID: unix.Getpid(), Netns: netns, Pins: l.pins.dir}
 	var before [packet.Ports][]Setting // the former process's
 	for port, d := range l.device {
-		if former != nil && former.Port[port].Index == d.index {
-			before[port] = former.Port[port].Settings
-		}
+		before[port] = former.settings(d.port, netns, d.index)
 		channels := 0
 		if c.Workers != 0 && c.Workers != d.rx {
 			channels = c.Workers
@@ -409,11 +411,7 @@ func (l *Link) Up(port packet.Port) bool { return l.carrier.up[port].Load() }
 // Close ends the link: every frame gets the fail mode, then the sockets are closed, the program is detached and unpinned,
 // and the interfaces get their settings back. The workers must have ended. It does all it can and joins the errors.
 func (l *Link) Close() error {
-	for _, w := range l.sockets {
-		l.prog.setBeat(int(w.Queue()), 0)
-	}
-	errs := []error{l.prog.clearSockets(), quiesce(), l.closeWires()}
-	l.carrier.close()
+	errs := []error{l.fail()}
 	errs = append(errs, l.pins.remove(), l.pins.close(), l.prog.close())
 	for port := len(l.device) - 1; port >= 0; port-- {
 		errs = append(errs, l.host.restore(l.device[port], l.record.Port[port].Settings))
@@ -423,6 +421,27 @@ func (l *Link) Close() error {
 		return fmt.Errorf("close link: %w", err)
 	}
 	return nil
+}
+
+// Abandon ends the link and leaves the interfaces to the fail mode: as if the process had been killed, but at once, not
+// when the heartbeat has grown too old. For a process that can no longer vouch for its decisions. The programs stay
+// attached and the settings changed, until the next Open takes over or Release gives the interfaces back. The workers
+// must have ended.
+func (l *Link) Abandon() error {
+	if err := errors.Join(l.fail(), l.pins.close(), l.prog.close(), l.file.unlock(), l.host.close()); err != nil {
+		return fmt.Errorf("abandon link: %w", err)
+	}
+	return nil
+}
+
+// fail gives every frame to the fail mode, and then closes the sockets and ends the goroutine.
+func (l *Link) fail() error {
+	for _, w := range l.sockets {
+		l.prog.setBeat(int(w.Queue()), 0)
+	}
+	err := errors.Join(l.prog.clearSockets(), quiesce(), l.closeWires())
+	l.carrier.close()
+	return err
 }
 
 // ErrNothingHeld says that there was nothing to release.
@@ -469,6 +488,10 @@ func (h *host) release(f *recordFile, pinPath, pair string) error {
 	if err != nil {
 		return err
 	}
+	netns, err := netnsCookie()
+	if err != nil {
+		return err
+	}
 	base, dir := filepath.Join(systemBPF, "corewire"), ""
 	switch {
 	case r != nil:
@@ -492,7 +515,7 @@ func (h *host) release(f *recordFile, pinPath, pair string) error {
 	if r != nil {
 		for port := len(r.Port) - 1; port >= 0; port-- {
 			d := r.Port[port].device(packet.Port(port))
-			errs = append(errs, h.restore(d, r.Port[port].Settings))
+			errs = append(errs, h.restore(d, r.settings(d.port, netns, d.index)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

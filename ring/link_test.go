@@ -307,7 +307,7 @@ func TestLink(t *testing.T) {
 				t.Errorf("report: %+v", r)
 			}
 			for port, p := range r.Port {
-				if p.XDPMode != mode || p.Queues != 2 || p.Copy() != "copy" || (p.NeedWakeup == 2) != (test.want == DriverXSK) || p.Driver != "veth" ||
+				if p.XDPMode != mode || p.Queues != 2 || p.Copy() != "copy" || (p.NeedWakeup == 2) != (test.want == DriverXSK) || (p.SharedUMEM == 2) != (test.want == DriverXSK) || p.Driver != "veth" ||
 					p.Interface != l.port[port].Name || p.MTU != 1500 || !p.Up || p.TakenOver || p.TXBudget < 32 {
 					t.Errorf("report of %s port: %+v", packet.Port(port), p)
 				}
@@ -335,6 +335,15 @@ func TestLink(t *testing.T) {
 					t.Errorf("%s port counted %+v", packet.Port(port), n)
 				}
 			}
+			var ids []ebpf.ProgramID
+			for port := range k.prog.port {
+				info, err := k.prog.port[port].prog.Info()
+				if err != nil {
+					t.Fatal(err)
+				}
+				id, _ := info.ID()
+				ids = append(ids, id)
+			}
 			f.end(t)
 			closed := make(chan error)
 			go func() { closed <- k.Close() }() // on a thread of another network namespace
@@ -346,6 +355,13 @@ func TestLink(t *testing.T) {
 			}
 			l.clean(t)
 			held.unleaked(t)
+			for _, id := range ids {
+				eventually(t, "unloading the program", func() bool {
+					p, err := ebpf.NewProgramFromID(id)
+					p.Close()
+					return errors.Is(err, os.ErrNotExist)
+				})
+			}
 		})
 	}
 }
@@ -529,6 +545,34 @@ func TestLinkTakeOverMode(t *testing.T) {
 	l.clean(t)
 }
 
+// TestLinkAbandon: the fail mode holds at once, although this process lives on, and the next Open takes over.
+func TestLinkAbandon(t *testing.T) {
+	l := newLinkLab(t, 1)
+	before, held := l.snapshot(t), held(t)
+	k := mustOpen(t, l.config)
+	f := forward(k)
+	l.crosses(t, packet.Inside)
+	f.end(t)
+	if err := k.Abandon(); err != nil {
+		t.Error(err)
+	}
+	held.unleaked(t)
+	l.blocked(t, packet.Inside, l.pinned(t, packet.Inside))
+	l.blocked(t, packet.Outside, l.pinned(t, packet.Outside))
+	k = mustOpen(t, l.config)
+	if r := k.Report(); !r.Port[packet.Inside].TakenOver || !r.Port[packet.Outside].TakenOver {
+		t.Errorf("not taken over: %+v", r)
+	}
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+	if d := diff(before, l.snapshot(t)); d != "" {
+		t.Errorf("not restored:%s", d)
+	}
+	l.clean(t)
+	held.unleaked(t)
+}
+
 // TestLinkKeepsFormer: an Open that fails leaves the fail mode and the record of the killed process as they are.
 func TestLinkKeepsFormer(t *testing.T) {
 	l := newLinkLab(t, 1)
@@ -589,6 +633,37 @@ func TestRelease(t *testing.T) {
 	}
 	l.clean(t)
 	held.unleaked(t)
+}
+
+// TestLinkForeignRecord: the record of a namespace that is gone says nothing about interfaces that happen to have the same
+// names and indices.
+func TestLinkForeignRecord(t *testing.T) {
+	l := newLinkLab(t, 1)
+	before := l.snapshot(t)
+	r := record{Version: recordVersion, Netns: 1 << 60, Pins: filepath.Join(l.config.PinPath, "x")}
+	for port, d := range l.port {
+		r.Port[port] = recordPort{Name: d.Name, Index: d.Index, Settings: []Setting{{setPromisc, on, on}, {setUp, off, on}}}
+	}
+	j, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, l.config.StatePath, string(j))
+	k := mustOpen(t, l.config)
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
+	if d := diff(before, l.snapshot(t)); d != "" {
+		t.Errorf("not restored:%s", d)
+	}
+	writeFile(t, l.config.StatePath, string(j))
+	if err := Release(l.config); err != nil {
+		t.Error(err)
+	}
+	if d := diff(before, l.snapshot(t)); d != "" {
+		t.Errorf("release changed:%s", d)
+	}
+	l.clean(t)
 }
 
 // TestReleaseWithoutInterface: the record of an interface that is gone, or was made anew, does not hinder.
@@ -764,7 +839,8 @@ func TestLinkInterfaceGone(t *testing.T) {
 	held.unleaked(t)
 }
 
-// TestLinkRenamed: settings are restored though the interface has got another name, one with a dot at that.
+// TestLinkRenamed: settings are restored though the interface has got another name, one with a dot at that. And what
+// lives on top of an interface is told.
 func TestLinkRenamed(t *testing.T) {
 	l := newLinkLab(t, 1)
 	rename := func(p packet.Port, name string) {
@@ -777,7 +853,15 @@ func TestLinkRenamed(t *testing.T) {
 	rename(packet.Inside, "wan.7")
 	before := l.snapshot(t)
 	l.config.Inside = "wan.7"
+	above := netlink.NewLinkAttrs()
+	above.Name, above.ParentIndex = "above", l.port[packet.Inside].Index
+	if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: above}); err != nil {
+		t.Fatal(err)
+	}
 	k := mustOpen(t, l.config)
+	if notes := strings.Join(k.Report().Port[packet.Inside].Notes, "; "); !strings.Contains(notes, "gives no frames to above") {
+		t.Errorf("notes do not name the interface on top: %s", notes)
+	}
 	rename(packet.Inside, "lan.8") // possible while up since Linux 6.2
 	if err := k.Close(); err != nil {
 		t.Error(err)
@@ -854,7 +938,11 @@ func TestLinkDefaults(t *testing.T) {
 	c := Config{Inside: l.config.Inside, Outside: l.config.Outside, Chunks: 512, RingSize: 64}
 	k := mustOpen(t, c)
 	r := k.Report()
-	if !isBPF(r.PinPath) || filepath.Dir(r.StatePath) != runDir {
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
+		t.Fatal(err)
+	}
+	if !isBPF(r.PinPath) || r.StatePath != fmt.Sprintf("%s/port0-port1@%d.json", runDir, ns.Ino) {
 		t.Errorf("pins in %s, state in %s", r.PinPath, r.StatePath)
 	}
 	if err := k.Close(); err != nil {
@@ -993,6 +1081,20 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "open pinned link of outside port"},
+		{"counters of another form", func(t *testing.T, l *linkLab, c *Config) {
+			m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			dir := filepath.Join(c.PinPath, pinName(pairName(c.Inside, c.Outside)), pinVersion)
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Pin(filepath.Join(dir, "counters")); err != nil {
+				t.Fatal(err)
+			}
+		}, "load xdp program for inside port: "},
 		{"no privileges", func(t *testing.T, l *linkLab, c *Config) { dropCapabilities(t) },
 			"lacks CAP_NET_ADMIN to attach XDP programs, change interface settings, CAP_NET_RAW to open AF_XDP sockets, CAP_BPF to load BPF programs and maps"},
 	} {
@@ -1002,6 +1104,7 @@ func TestOpenRefuses(t *testing.T) {
 			test.prepare(t, l, &c)
 			before, held := l.snapshot(t), held(t)
 			files, _ := filepath.Glob(filepath.Join(filepath.Dir(l.config.StatePath), "*"))
+			pins, _ := pinned(l.config.PinPath)
 			k, err := Open(c)
 			if err == nil {
 				k.Close()
@@ -1019,8 +1122,8 @@ func TestOpenRefuses(t *testing.T) {
 			if now, _ := filepath.Glob(filepath.Join(filepath.Dir(l.config.StatePath), "*")); !reflect.DeepEqual(files, now) {
 				t.Errorf("files %v, before %v", now, files)
 			}
-			if c.PinPath == l.config.PinPath && test.name != "a pin that is something else" {
-				l.unpinned(t)
+			if now, err := pinned(l.config.PinPath); err != nil || !reflect.DeepEqual(pins, now) {
+				t.Errorf("pins %v, before %v: %v", now, pins, err)
 			}
 			held.unleaked(t)
 		})

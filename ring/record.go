@@ -23,9 +23,10 @@ const recordVersion = 1
 // another process can undo it, or take over, whenever this one is killed.
 type record struct {
 	Version int                      `json:"version"`
-	PID     int                      `json:"pid"`  // of the process that wrote it
-	Pins    string                   `json:"pins"` // directory of the pinned links
-	Port    [packet.Ports]recordPort `json:"port"` // inside, outside
+	PID     int                      `json:"pid"`   // of the process that wrote it
+	Netns   uint64                   `json:"netns"` // cookie of the interfaces' network namespace
+	Pins    string                   `json:"pins"`  // directory of the pinned links
+	Port    [packet.Ports]recordPort `json:"port"`  // inside, outside
 }
 
 type recordPort struct {
@@ -40,15 +41,50 @@ type recordFile struct {
 	lock *os.File
 }
 
-// pairName names a wire among those of this machine: by its interfaces, and by the network namespace unless that is the
-// first process's. Interface names repeat in other namespaces.
+// firstNamespace is the inode of the network namespace that the machine boots with: NET_NS_INIT_INO in
+// include/uapi/linux/nsfs.h, fixed since Linux 6.18. It serves where the first process may not be looked at.
+const firstNamespace = 0xeffffff9
+
+// pairName names a wire among those of this machine: by its interfaces, and by the network namespace's inode unless that
+// is the first process's. Interface names repeat in other namespaces.
 func pairName(inside, outside string) string {
 	name := inside + "-" + outside
 	var mine, first unix.Stat_t
-	if unix.Stat("/proc/thread-self/ns/net", &mine) == nil && unix.Stat("/proc/1/ns/net", &first) == nil && mine.Ino != first.Ino {
+	if unix.Stat("/proc/thread-self/ns/net", &mine) != nil {
+		return name
+	}
+	if unix.Stat("/proc/1/ns/net", &first) != nil {
+		first.Ino = firstNamespace
+	}
+	if mine.Ino != first.Ino {
 		name += fmt.Sprintf("@%d", mine.Ino)
 	}
 	return name
+}
+
+// netnsCookie identifies the thread's network namespace among all since boot, which its inode does not. 0 before
+// Linux 5.14.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open socket: %w", err)
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		cookie, err = 0, nil
+	}
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
+		return 0, fmt.Errorf("identify network namespace: %w", err)
+	}
+	return cookie, nil
+}
+
+// settings returns what the former process changed at interface index of port, if r is of this very interface.
+func (r *record) settings(port packet.Port, netns uint64, index int) []Setting {
+	if r == nil || r.Netns != netns || r.Port[port].Index != index {
+		return nil
+	}
+	return r.Port[port].Settings
 }
 
 // lockRecord takes the state file for this process. It fails at once if a living process has it.

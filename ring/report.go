@@ -30,7 +30,7 @@ type PortReport struct {
 	XDPMode    XDPMode   // as the kernel says it
 	ZeroCopy   int       // queues with zero copy; the others copy
 	NeedWakeup int       // queues whose driver says when it must be woken
-	SharedUMEM int       // queues whose socket shares the UMEM of another one; all but the first of both ports with DriverXSK
+	SharedUMEM int       // queues whose socket has a UMEM in common with another one; all with DriverXSK, if both ports have the same copy mode
 	TXBudget   int       // frames per transmitting system call in copy mode
 	Up         bool      // carrier; changes, see Link.Up
 	TakenOver  bool      // from a killed process, without a moment without a program
@@ -81,6 +81,14 @@ func (l *Link) fillReport(c *Config) error {
 			}
 			p.Notes = append(p.Notes, note)
 		}
+	}
+	// The socket that registered a UMEM shares it as well, if anybody does.
+	first := &l.report.Port[packet.Inside]
+	if first.SharedUMEM > 0 || l.report.Port[packet.Outside].SharedUMEM == len(l.wires) {
+		first.SharedUMEM++
+	}
+	if p := &l.report.Port[packet.Outside]; p.SharedUMEM > 0 && p.SharedUMEM < len(l.wires) {
+		p.SharedUMEM++
 	}
 	return nil
 }

@@ -232,7 +232,32 @@ func (h *host) plan(d *device, channels int, former []Setting) (plan []Setting, 
 	if len(v4) > 0 {
 		notes = append(notes, "cannot be reached at "+strings.Join(v4, ", ")+" while the wire runs: every frame goes through it")
 	}
+	above, err := h.above(d)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s interface %s: %w", d.port, d.name, err)
+	}
+	if len(above) > 0 {
+		notes = append(notes, "gives no frames to "+strings.Join(above, ", ")+" on top of it while the wire runs")
+	}
 	return plan, notes, nil
+}
+
+// above returns the interfaces that live on d's frames: VLANs and the like.
+func (h *host) above(d *device) ([]string, error) {
+	links, err := h.nl.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var names []string
+	for _, l := range links {
+		switch l.Type() {
+		case "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec":
+			if l.Attrs().ParentIndex == d.index {
+				names = append(names, l.Attrs().Name)
+			}
+		}
+	}
+	return names, nil
 }
 
 // apply makes the planned changes. What the interface does not let be changed is left out of done and told in notes.
