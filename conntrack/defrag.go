@@ -74,7 +74,7 @@ const (
 	Held     DefragResult = iota // the fragment waits for the rest of its datagram
 	Complete                     // it was the last one: Datagram is the packet, Frames its fragments, in order of arrival
 	Broken                       // it is dropped, for the reason Why: Frames is it alone, or all of its datagram
-	Passed                       // it cannot be reassembled: judge the fragment itself, which is INVALID; it is not in Frames
+	Passed                       // not a fragment to hold: judge the packet itself; it is not in Frames
 )
 
 // DefragReason says why fragments were dropped.
@@ -228,11 +228,23 @@ func orDefault[T comparable](v *T, def T) {
 	}
 }
 
-// Add takes a fragment: p, the parse of the frame f, must have packet.Fragment. p is not kept. The frame belongs to the
-// Defrag, unless the result is Passed.
+// Add takes a fragment: p, the parse of the frame f, has packet.Fragment or at least an IPv6 fragment header
+// (FragHdr). p is not kept. The frame belongs to the Defrag, unless the result is Passed.
 func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 	d.frames = d.frames[:0]
 	d.counters.Fragments++
+	if p.Flags&packet.Fragment == 0 {
+		if end, ok := uneven(p); ok {
+			if end > 65535 {
+				return d.refuse(f, DefragTooLong)
+			}
+			if i := d.lookup(d.identify(p), now); i != 0 {
+				d.abandon(i)
+			}
+		}
+		d.counters.Passed++
+		return Passed
+	}
 	if d.memory > d.config.Bytes || d.freeHeld == 0 {
 		return d.refuse(f, DefragMemory)
 	}
@@ -264,12 +276,6 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 		if end > 65535 {
 			return d.refuse(f, DefragTooLong)
 		}
-		if !last && end&7 != 0 {
-			// RFC 8200 section 4.5 wants a Parameter Problem from the receiver, so the fragment has to get there.
-			d.abandon(i)
-			d.counters.Passed++
-			return Passed
-		}
 		if q.contradicts(end, last) {
 			return d.refuse(f, DefragEnd)
 		}
@@ -299,6 +305,28 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 		return d.assemble(i)
 	}
 	return Held
+}
+
+// uneven reports whether a packet with an IPv6 fragment header is a fragment, other than the last, whose payload is no
+// multiple of 8 bytes. RFC 8200 section 4.5 wants a Parameter Problem from the receiver, so it has to get there, and
+// ends its datagram. A first fragment that ends within its headers is let through before that is noticed. end is where
+// it ends in the datagram.
+func uneven(p *packet.Packet) (end uint32, ok bool) {
+	if p.FragHdr == 0 || p.FragHdr+8 > p.End {
+		return 0, false
+	}
+	word := binary.BigEndian.Uint16(p.Frame[p.FragHdr+2:])
+	if word&1 == 0 || (p.End-p.FragHdr)&7 == 0 {
+		return 0, false
+	}
+	least := uint32(1)
+	switch p.Proto {
+	case packet.ProtoTCP:
+		least = 20
+	case packet.ProtoUDP, packet.ProtoICMPv6:
+		least = 8
+	}
+	return uint32(word&^7) + p.End - p.FragHdr - 8, word&^7 != 0 || p.L4+least <= p.End
 }
 
 // contradicts reports whether a fragment that ends at end does not fit to where the datagram ends: behind the end, or a
@@ -465,8 +493,8 @@ func (d *Defrag) timeout(family int) Tick {
 // family returns the index of a datagram's family in age.
 func (q *fragQueue) family() int { return int(q.key.Family-4) / 2 }
 
-// find returns the datagram of a fragment, a new one if there is none yet, or 0 when there is no room.
-func (d *Defrag) find(p *packet.Packet, now Tick) uint32 {
+// identify returns the identity of a fragment's datagram.
+func (d *Defrag) identify(p *packet.Packet) fragKey {
 	k := fragKey{
 		Key:  packet.Key{A: p.Src, B: p.Dst, APort: uint16(p.IPID >> 16), BPort: uint16(p.IPID), Zone: p.Key.Zone, Family: p.Family},
 		vlan: p.VLAN,
@@ -475,8 +503,17 @@ func (d *Defrag) find(p *packet.Packet, now Tick) uint32 {
 	if p.Family == 4 {
 		k.Proto = p.Proto // for IPv6 the protocol is no part of a datagram's identity (RFC 8200 section 4.5)
 	}
-	bucket := uint32(d.hasher.Sum(&k.Key)) & uint32(len(d.buckets)-1)
-	for i := d.buckets[bucket]; i != 0; i = d.queues[i].chain {
+	return k
+}
+
+// bucket returns the bucket of an identity.
+func (d *Defrag) bucket(k *fragKey) uint32 {
+	return uint32(d.hasher.Sum(&k.Key)) & uint32(len(d.buckets)-1)
+}
+
+// lookup returns the datagram with this identity, or 0.
+func (d *Defrag) lookup(k fragKey, now Tick) uint32 {
+	for i := d.buckets[d.bucket(&k)]; i != 0; i = d.queues[i].chain {
 		if d.queues[i].key != k {
 			continue
 		}
@@ -485,7 +522,16 @@ func (d *Defrag) find(p *packet.Packet, now Tick) uint32 {
 		}
 		d.counters.Timeouts++
 		d.abandon(i)
-		break
+		return 0
+	}
+	return 0
+}
+
+// find returns the datagram of a fragment, a new one if there is none yet, or 0 when there is no room.
+func (d *Defrag) find(p *packet.Packet, now Tick) uint32 {
+	k := d.identify(p)
+	if i := d.lookup(k, now); i != 0 {
+		return i
 	}
 	if d.freeQueue == 0 && !d.evict(0) {
 		return 0
@@ -493,6 +539,7 @@ func (d *Defrag) find(p *packet.Packet, now Tick) uint32 {
 	i := d.freeQueue
 	q := &d.queues[i]
 	d.freeQueue = q.chain
+	bucket := d.bucket(&k)
 	*q = fragQueue{key: k, bucket: bucket, chain: d.buckets[bucket]}
 	d.buckets[bucket] = i
 	d.linkAge(i, now)

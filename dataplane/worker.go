@@ -153,7 +153,7 @@ func (w *Worker) judge(n int, now conntrack.Tick) {
 	w.table.Touch(burst)
 	for i := range burst {
 		p := &burst[i]
-		if p.Flags&packet.Fragment != 0 {
+		if p.Flags&packet.Fragment != 0 || p.FragHdr != 0 {
 			w.fragment(w.defrag, p, w.frames[i], now)
 			continue
 		}
