@@ -81,8 +81,9 @@ func (i *Info) StateName() string {
 	return ""
 }
 
-// ProtoName returns the transport protocol's name as the kernel prints it; "unknown" for those without a tracker
-// (l4proto_name, net/netfilter/nf_conntrack_standalone.c).
+// ProtoName returns the transport protocol's name as conntrack-tools and the kernel print it; "unknown" for those
+// without one (l4proto_name, net/netfilter/nf_conntrack_standalone.c). DCCP has one in conntrack-tools only: Linux 6.16
+// removed its tracker.
 func ProtoName(proto uint8) string {
 	switch proto {
 	case packet.ProtoICMP:
@@ -91,6 +92,8 @@ func ProtoName(proto uint8) string {
 		return "tcp"
 	case packet.ProtoUDP:
 		return "udp"
+	case packet.ProtoDCCP:
+		return "dccp"
 	case packet.ProtoGRE:
 		return "gre"
 	case packet.ProtoSCTP:
@@ -111,7 +114,8 @@ const (
 	FormatConntrack Format = iota
 	// FormatExtended is what `conntrack -L -o extended` prints: the network protocol first.
 	FormatExtended
-	// FormatProc is /proc/net/nf_conntrack: as extended, but IPv6 addresses are not shortened.
+	// FormatProc is /proc/net/nf_conntrack: as extended, but IPv6 addresses are not shortened, the zone is always shown,
+	// GRE's own timeouts are, and the reference that the reader holds is counted.
 	FormatProc
 )
 
@@ -126,7 +130,11 @@ func (i *Info) AppendLine(b []byte, f Format) []byte {
 		}
 	}
 	n := len(b)
-	b = append(b, ProtoName(k.Proto)...)
+	name := ProtoName(k.Proto)
+	if k.Proto == packet.ProtoDCCP && f == FormatProc {
+		name = "unknown"
+	}
+	b = append(b, name...)
 	for len(b) < n+8 {
 		b = append(b, ' ')
 	}
@@ -160,6 +168,9 @@ func (i *Info) AppendLine(b []byte, f Format) []byte {
 	if i.HasAge {
 		b = appendNumber(b, "delta-time=", i.Age/1000)
 	}
+	if f == FormatProc {
+		return append(b, "use=2"...)
+	}
 	return append(b, "use=1"...)
 }
 
@@ -182,6 +193,10 @@ func (i *Info) appendTuple(b []byte, d Dir, f Format) []byte {
 	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoUDPLite, packet.ProtoSCTP:
 		b = appendNumber(b, "sport=", uint64(t.SrcPort))
 		b = appendNumber(b, "dport=", uint64(t.DstPort))
+	case packet.ProtoDCCP:
+		if f != FormatProc {
+			b = append(b, "sport=0 dport=0 "...)
+		}
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		b = appendNumber(b, "type=", uint64(t.Type))
 		b = appendNumber(b, "code=", uint64(t.Code))

@@ -37,6 +37,9 @@ type arena[T any] struct {
 // hugePage is the page size that large arenas ask for, in bytes.
 const hugePage = 2 << 20
 
+// hugeArena is the size from which an arena asks for huge pages. A smaller one would waste most of its first.
+const hugeArena = 16 * hugePage
+
 // newArena reserves address space for n items. Alignment to a huge page costs up to 2 MiB of address space, no memory.
 func newArena[T any](n int) (arena[T], error) {
 	var t T
@@ -49,8 +52,10 @@ func newArena[T any](n int) (arena[T], error) {
 	}
 	skip := int(-uintptr(unsafe.Pointer(&mem[0])) & (hugePage - 1))
 	a := arena[T]{mem: mem, items: unsafe.Slice((*T)(unsafe.Pointer(&mem[skip])), n)}
-	// Without huge pages the table works, with more TLB misses: the error says only that this kernel has none.
-	_ = unix.Madvise(mem[skip:skip+size], unix.MADV_HUGEPAGE)
+	if size >= hugeArena {
+		// Without huge pages the table works, with more TLB misses: the error says only that this kernel has none.
+		_ = unix.Madvise(mem[skip:skip+size], unix.MADV_HUGEPAGE)
+	}
 	return a, nil
 }
 

@@ -84,16 +84,17 @@ func (s *slots) remove(i uint32) {
 	}
 }
 
-// trim lowers top to one past the highest index in use, looking at no more than n words.
-func (s *slots) trim(n int) {
-	for ; n > 0 && s.top > 0; n-- {
+// trim lowers top to one past the highest index in use, looking at no more than n words; false if that was not enough.
+func (s *slots) trim(n int) bool {
+	for ; n > 0; n-- {
 		w := (s.top - 1) >> 6
 		if v := s.level[0][w]; v != 0 {
 			s.top = w<<6 + uint32(bits.Len64(v))
-			return
+			return true
 		}
-		s.top = w << 6
+		s.top = w << 6 // never 0: index 0 is in use
 	}
+	return false
 }
 
 // close gives the memory back.

@@ -23,8 +23,8 @@ type sweep struct {
 	gc      uint32 // the request of Capacity.gc that was last carried out
 	collect bool   // this pass carries out a request
 
-	last Tick   // the last tick seen, and how often ticks have wrapped
-	high uint64 // in units of 2³²; for timestamps
+	last Tick   // the latest tick seen
+	high uint64 // how often ticks have wrapped by then, in units of 2³²; at least one, so that earlier ticks exist
 
 	dumped Tick // when a listing was last continued: entries do not move for a while
 	listed bool
@@ -36,6 +36,9 @@ const dumpPause = 10_000
 
 // extend makes a tick of 64 bits, which does not wrap, of one that is not before the last by more than half a round.
 func (s *sweep) extend(now Tick) uint64 {
+	if s.high == 0 {
+		s.high, s.last = 1<<32, now
+	}
 	if int32(now-s.last) >= 0 {
 		if now < s.last {
 			s.high += 1 << 32
@@ -194,13 +197,12 @@ func (t *Table) tidy(now Tick, budget int) {
 	}
 	if t.pending == 0 && (!s.listed || uint32(now-s.dumped) > dumpPause) {
 		s.listed = false
-		for ; budget > 0 && t.slots.top > limit; budget-- {
+		for ; budget > 0 && t.slots.trim(64) && t.slots.top > limit; budget-- {
 			to, ok := t.slots.lowest()
 			if !ok || to >= t.slots.top-1 {
 				break
 			}
 			t.move(t.slots.top-1, to)
-			t.slots.trim(64)
 		}
 	}
 	if from := max(t.slots.top, limit, s.peak-min(s.peak, releaseStep)); from < s.peak {

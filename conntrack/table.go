@@ -1,6 +1,8 @@
 package conntrack
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -14,8 +16,8 @@ type Config struct {
 	Capacity *Capacity
 	// Settings are the timeouts and switches to begin with; nil means Linux' defaults.
 	Settings *Settings
-	// Secret keys the hash, so that nobody outside can choose flows that collide. It must come from a random source in
-	// production; the same for all shards is fine. Zero is allowed in tests only.
+	// Secret keys the hash, so that nobody outside can choose flows that collide. It must come from a random source;
+	// zero lets New draw one.
 	Secret [packet.HasherSecret]uint64
 	// Buckets is the least number of buckets (of 12 slots) to keep; 0 lets the table begin small and grow as it fills.
 	Buckets int
@@ -70,6 +72,13 @@ func New(c Config) (*Table, error) {
 	}
 	if c.Buckets < 0 || c.Buckets > 1<<30/bucketLoad {
 		return nil, fmt.Errorf("create connection table: %d buckets are out of range (0 to %d)", c.Buckets, 1<<30/bucketLoad)
+	}
+	for c.Secret == [packet.HasherSecret]uint64{} {
+		var b [8 * packet.HasherSecret]byte
+		rand.Read(b[:]) // never fails
+		for i := range c.Secret {
+			c.Secret[i] = binary.LittleEndian.Uint64(b[8*i:])
+		}
 	}
 	t := &Table{hasher: packet.NewHasher(c.Secret), set: c.Settings, cap: c.Capacity}
 	t.fold = t.hasher.Sum(&packet.Key{Proto: 255})
