@@ -73,7 +73,8 @@ func (c *PoolConfig) fill() error {
 type Pool struct {
 	area    []byte // the mapping, whole chunks
 	mapping []byte // what to unmap
-	shift   uint   // log2 of the chunk size
+	shift   uint   // log2 of the chunk size; &63 where it is used spares the compiler a check
+	mask    uint64 // chunk size - 1
 	each    uint32 // chunks per worker
 	total   uint32 // chunks
 	homes   []home
@@ -111,6 +112,7 @@ func newPool(c PoolConfig, mmap func(size int) ([]byte, error)) (*Pool, error) {
 	for 1<<p.shift < c.ChunkSize {
 		p.shift++
 	}
+	p.mask = 1<<p.shift - 1
 	size := int(p.total) << p.shift
 	m, err := mmap(size)
 	if err != nil {
@@ -215,7 +217,7 @@ func (p *Pool) frame(addr uint64, n uint32) (packet.Frame, bool) {
 	if addr >= uint64(len(p.area)) {
 		return packet.Frame{}, false
 	}
-	end := (addr>>p.shift + 1) << p.shift
+	end := (addr | p.mask) + 1
 	if uint64(n) > end-addr {
 		return packet.Frame{}, false
 	}
@@ -223,10 +225,10 @@ func (p *Pool) frame(addr uint64, n uint32) (packet.Frame, bool) {
 }
 
 // chunk returns the number of the chunk that addr is in. Only for an addr that was range-checked or comes from Frame.
-func (p *Pool) chunk(addr uint64) uint32 { return uint32(addr >> p.shift) }
+func (p *Pool) chunk(addr uint64) uint32 { return uint32(addr >> (p.shift & 63)) }
 
 // base returns the address of chunk c.
-func (p *Pool) base(c uint32) uint64 { return uint64(c) << p.shift }
+func (p *Pool) base(c uint32) uint64 { return uint64(c) << (p.shift & 63) }
 
 // give returns chunk c to its home; from says who owned it. h is the worker that has it in hand.
 func (h *home) give(c uint32, from owner) {
