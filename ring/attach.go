@@ -37,19 +37,8 @@ func (m XDPMode) flags() link.XDPAttachFlags {
 	return link.XDPDriverMode
 }
 
-// IFLA_XDP_ATTACHED (include/uapi/linux/if_link.h).
-const (
-	attachedNative  = 1
-	attachedGeneric = 2
-)
-
-// attached returns the mode's value of IFLA_XDP_ATTACHED.
-func (m XDPMode) attached() uint32 {
-	if m == Generic {
-		return attachedGeneric
-	}
-	return attachedNative
-}
+// attachedGeneric is XDP_ATTACHED_SKB, the value of IFLA_XDP_ATTACHED in generic mode (include/uapi/linux/if_link.h).
+const attachedGeneric = 2
 
 // pinVersion is the version of what is pinned: program context, link type, form of the counters. Pins of another version
 // cannot be taken over, only removed.
@@ -239,38 +228,51 @@ func (p *pins) checkXDP(d *device) error {
 	return fmt.Errorf("%s interface %s already has %s (detach it first: ip link set %s xdp off, or bpftool link detach)", d.port, d.name, what, d.name)
 }
 
-// attach puts prog onto the interface d and pins the link. If a former process's link is there, the program is replaced
-// in it: at no moment is the interface without one. Otherwise taken reports false.
+// attach puts prog onto the interface d and pins the link. If a former process's link is there in the same mode, the
+// program is replaced in it: at no moment is the interface without one. Otherwise taken reports false.
 func (p *pins) attach(d *device, prog *ebpf.Program, mode XDPMode) (taken bool, err error) {
-	port := d.port
-	if l := p.link[port]; l != nil && p.holds(d) && d.attrs.Xdp.AttachMode == mode.attached() {
+	port, former := d.port, p.link[d.port]
+	if former != nil && p.holds(d) {
 		old, err := ebpf.NewProgramFromID(p.info[port].prog)
-		if err == nil {
-			if err = l.Update(prog); err == nil {
-				p.old[port] = old
-				p.undo = append(p.undo, func() error { return l.Update(old) })
-				return true, nil
-			}
-			err = errors.Join(err, old.Close())
+		if err != nil {
+			return false, fmt.Errorf("open former xdp program of %s interface %s: %w", port, d.name, err)
 		}
-		// Fall through: without the link's consent there is no way without a gap.
+		p.old[port] = old
+		was := Native
+		if d.attrs.Xdp.AttachMode == attachedGeneric {
+			was = Generic
+		}
+		if was == mode && former.Update(prog) == nil {
+			p.undo = append(p.undo, func() error { return former.Update(old) })
+			return true, nil
+		}
+		// Another mode, or a link that does not consent: there is no way without a gap.
+		p.undo = append(p.undo, func() error { return p.put(d, old, was) })
 	}
 	if err := p.detach(port); err != nil {
 		return false, err
 	}
-	l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: d.index, Flags: mode.flags()})
-	if err != nil {
-		return false, fmt.Errorf("attach %s xdp program to %s interface %s: %w%s", mode, port, d.name, err, attachHint(err, d, mode))
-	}
-	p.link[port] = l
-	if err = os.MkdirAll(p.path(""), 0o700); err == nil {
-		err = l.Pin(p.path(port.String()))
-	}
-	if err != nil {
-		return false, errors.Join(fmt.Errorf("pin link of %s port: %w", port, err), p.detach(port))
+	if err := p.put(d, prog, mode); err != nil {
+		return false, err
 	}
 	p.undo = append(p.undo, func() error { return p.detach(port) })
 	return false, nil
+}
+
+// put attaches prog to the interface d by a new link and pins that.
+func (p *pins) put(d *device, prog *ebpf.Program, mode XDPMode) error {
+	l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: d.index, Flags: mode.flags()})
+	if err != nil {
+		return fmt.Errorf("attach %s xdp program to %s interface %s: %w%s", mode, d.port, d.name, err, attachHint(err, d, mode))
+	}
+	p.link[d.port] = l
+	if err = os.MkdirAll(p.path(""), 0o700); err == nil {
+		err = l.Pin(p.path(d.port.String()))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("pin link of %s port: %w", d.port, err), p.detach(d.port))
+	}
+	return nil
 }
 
 // attachHint says what an error of BPF_LINK_CREATE means for XDP (dev_xdp_attach in net/core/dev.c, veth_xdp_set).

@@ -601,6 +601,60 @@ func TestLinkKeepsFormer(t *testing.T) {
 	l.clean(t)
 }
 
+// TestLinkKeepsFormerMode: the former program is put back where another mode was tried in its place and refused.
+func TestLinkKeepsFormerMode(t *testing.T) {
+	l := newLinkLab(t, 2)
+	l.fewQueues(t)
+	before := l.snapshot(t)
+	c := l.config
+	c.XDPMode = Generic
+	kill(t, l.child(t, c))
+	during := l.snapshot(t)
+	c.XDPMode = Native
+	if k, err := Open(c); err == nil {
+		k.Close()
+		t.Fatal("attached in native mode to an interface with too few queues")
+	} else if !strings.Contains(err.Error(), "attach native xdp program to outside interface few: ") || strings.Contains(err.Error(), "\n") {
+		t.Error(err)
+	}
+	if d := diff(during, l.snapshot(t)); d != "" {
+		t.Errorf("failed open changed:%s", d)
+	}
+	l.blocked(t, packet.Inside, l.pinned(t, packet.Inside))
+	if err := Release(c); err != nil {
+		t.Error(err)
+	}
+	if d := diff(before, l.snapshot(t)); d != "" {
+		t.Errorf("not restored:%s", d)
+	}
+	l.clean(t)
+}
+
+// fewQueues replaces the outside interface by one with fewer queues than its other end: native mode refuses it, and only
+// when the program is attached, after all checks and the inside interface.
+func (l *linkLab) fewQueues(t *testing.T) {
+	t.Helper()
+	a := netlink.NewLinkAttrs()
+	a.Name, a.NumRxQueues, a.NumTxQueues = "few", 2, 2
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: a, PeerName: "fewfar", PeerNumTxQueues: 4, PeerNumRxQueues: 4}); err != nil {
+		t.Fatal(err)
+	}
+	few, err := netlink.LinkByName("few")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := netlink.LinkByName("fewfar")
+	if err == nil {
+		err = netlink.LinkSetUp(far)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.port[packet.Outside] = socketDev{Name: "few", Index: few.Attrs().Index}
+	l.far[packet.Outside] = newFarSide(t, far)
+	l.config.Outside = "few"
+}
+
 func readFile(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -1046,17 +1100,8 @@ func TestOpenRefuses(t *testing.T) {
 			t.Cleanup(func() { at.Close(); prog.Close() })
 		}, "outside interface port1 already has the xdp program stranger, id "},
 		{"fewer queues than the other end", func(t *testing.T, l *linkLab, c *Config) {
-			a := named("few") // found only when the program is attached to the second port
-			a.NumRxQueues, a.NumTxQueues = 2, 2
-			add(t, &netlink.Veth{LinkAttrs: a, PeerName: "fewpeer", PeerNumTxQueues: 4, PeerNumRxQueues: 4})
-			c.Outside = "few"
-			d := port(l, packet.Outside).(*netlink.Device)
-			few, err := netlink.LinkByName("few")
-			if err != nil {
-				t.Fatal(err)
-			}
-			d.Name, d.Index = "few", few.Attrs().Index
-			l.port[packet.Outside] = socketDev{Name: d.Name, Index: d.Index}
+			l.fewQueues(t)
+			*c = l.config
 		}, "attach native xdp program to outside interface few: "},
 		{"zero copy on veth", func(t *testing.T, l *linkLab, c *Config) { c.CopyMode = ZeroCopy }, "port0"},
 		{"zero copy in generic mode", func(t *testing.T, l *linkLab, c *Config) { c.CopyMode, c.XDPMode = ZeroCopy, Generic }, "zero copy needs xdp mode native"},
