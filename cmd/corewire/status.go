@@ -41,14 +41,17 @@ func printStatus(w io.Writer, s *control.Status) error {
 		fmt.Fprintf(&b, ", up %v", up)
 	}
 	fmt.Fprintf(&b, ", %s, %s in force\n", number(s.Workers, "worker"), number(s.Rules, "rule"))
+	queues, shared := 0, 0
 	for _, p := range s.Wire.Ports {
+		queues += p.Queues
+		shared += p.SharedUMEM
 		state := "link up"
 		if !p.Up {
 			state = "link down"
 		}
-		fmt.Fprintf(&b, "%-8s %s (%s, mtu %d, %s): XDP %s, %s, %s, need_wakeup %s, shared UMEM %s, tx budget %d\n",
+		fmt.Fprintf(&b, "%-8s %s (%s, mtu %d, %s): XDP %s, %s, %s, need_wakeup %s, tx budget %d\n",
 			p.Port, p.Interface, orUnknown(p.Driver), p.MTU, state, p.XDPMode, copyWords(p.CopyMode), number(p.Queues, "queue"),
-			onQueues(p.NeedWakeup, p.Queues), onQueues(p.SharedUMEM, p.Queues), p.TXBudget)
+			onQueues(p.NeedWakeup, p.Queues), p.TXBudget)
 		if p.TakenOver {
 			b.WriteString("         taken over from a process that was killed\n")
 		}
@@ -61,6 +64,9 @@ func printStatus(w io.Writer, s *control.Status) error {
 	}
 	if s.Wire.Driver != "" {
 		fmt.Fprintf(&b, "driver   %s, chunks of %d bytes", s.Wire.Driver, s.Wire.ChunkSize)
+		if shared == queues-1 { // all but the one that registered it
+			b.WriteString(", one UMEM for all queues of both ports")
+		}
 		if s.Wire.Fallback != "" {
 			fmt.Fprintf(&b, " (%s)", s.Wire.Fallback)
 		}

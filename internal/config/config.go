@@ -181,7 +181,7 @@ func Changes(from, to *Config) ([]Change, error) {
 		changes = append(changes, Change{s.Name, a, b})
 		if s.When == Restart {
 			problems = append(problems, &Problem{Place: to.places[s.Name], Setting: s.Name, Value: b,
-				Expected: "its running value " + quoteEmpty(a), Hint: "it changes with a restart only; nothing was changed"})
+				Expected: "its running value " + quoteEmpty(a), Hint: "it changes with a restart only"})
 		}
 	}
 	if len(problems) > 0 {

@@ -217,11 +217,11 @@ func statusOf(err error) int {
 	if _, ok := errors.AsType[*requestError](err); ok {
 		return http.StatusBadRequest
 	}
-	if _, ok := errors.AsType[config.Problems](err); ok {
-		return http.StatusBadRequest
-	}
 	if _, ok := errors.AsType[*RefusedError](err); ok {
 		return http.StatusConflict
+	}
+	if _, ok := errors.AsType[config.Problems](err); ok {
+		return http.StatusBadRequest
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return http.StatusServiceUnavailable
