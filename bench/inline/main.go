@@ -291,13 +291,20 @@ func (w *output) table(list []subject, o options, d load, rounds []round) {
 	row := func(cells ...string) {
 		fmt.Fprintf(w.out, "  %-16s", cells[0])
 		for _, c := range cells[1:] {
-			fmt.Fprintf(w.out, " %*s", 20+strings.Count(c, "–")*0, c)
+			fmt.Fprintf(w.out, " %20s", c)
 		}
 		fmt.Fprintln(w.out)
 	}
-	row("", "forwarded Mpps", "×", "loss-free Mpps", "×")
-	for _, s := range summaries {
-		row(s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio), mpps(s.LossFree), times(s.LossFreeRatio))
+	if d.fresh {
+		row("", "M connections/s", "×")
+		for _, s := range summaries {
+			row(s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio))
+		}
+	} else {
+		row("", "forwarded Mpps", "×", "loss-free Mpps", "×")
+		for _, s := range summaries {
+			row(s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio), mpps(s.LossFree), times(s.LossFreeRatio))
+		}
 	}
 	fmt.Fprintln(w.out)
 	row("", fmt.Sprintf("ns/frame at %.0f k", d.rate/1e3), "×", "ns/frame, full load", "×", "% lost when paced")
@@ -307,6 +314,9 @@ func (w *output) table(list []subject, o options, d load, rounds []round) {
 	var own []float64
 	for i := range rounds {
 		own = append(own, rounds[i].AlonePaced.Busy*1e9/float64(max(1, rounds[i].AlonePaced.Made)))
+	}
+	if used := others(rounds); used > busyMachine {
+		fmt.Fprintf(w.out, "\n  other programs used %.1f of %d processors meanwhile: these figures mean little\n", used, runtime.NumCPU())
 	}
 	fmt.Fprintf(w.out, "\n  the generator's own share, subtracted: %s ns a frame at %.0f k\n", ns(newSpread(own)), d.rate/1e3)
 }

@@ -252,6 +252,7 @@ func alone(ctx context.Context, d load) (full, paced point, err error) {
 
 // measurement is one subject in one round.
 type measurement struct {
+	Idle     float64 `json:"idle"`      // processors that other programs used just before
 	Full     point   `json:"full"`      // as fast as the generator can
 	Paced    point   `json:"paced"`     // at the rate that all subjects forward
 	LossFree float64 `json:"loss_free"` // frames a second; 0 if not searched
@@ -272,6 +273,7 @@ func measure(ctx context.Context, s subject, d load, search bool) (m measurement
 	if err := b.rest(); err != nil {
 		return m, err
 	}
+	m.Idle = b.idle
 	r, err := s.start(ctx, b.lab, dir)
 	if err != nil {
 		return m, err
@@ -281,7 +283,7 @@ func measure(ctx context.Context, s subject, d load, search bool) (m measurement
 		return m, err
 	}
 	if d.fresh {
-		return b.fresh(ctx, r)
+		return m, b.fresh(ctx, r, &m)
 	}
 	if err := b.open(ctx, r); err != nil {
 		return m, err
@@ -326,7 +328,7 @@ const (
 )
 
 // fresh measures with frames that each begin a connection.
-func (b *bench) fresh(ctx context.Context, r running) (m measurement, err error) {
+func (b *bench) fresh(ctx context.Context, r running, m *measurement) error {
 	for range freshStretches {
 		for _, way := range []struct {
 			rate float64
@@ -334,19 +336,19 @@ func (b *bench) fresh(ctx context.Context, r running) (m measurement, err error)
 		}{{b.load.rate, &m.Paced}, {freshRate, &m.Full}} {
 			if r.flush != nil {
 				if err := r.flush(); err != nil {
-					return m, err
+					return err
 				}
 				time.Sleep(settle)
 			}
 			p, err := b.send(ctx, lab.Client, b.requests, b.far,
 				traffic.Limit{Rate: way.rate, Duration: b.load.duration / freshStretches, Frames: freshFlows})
 			if err != nil {
-				return m, err
+				return err
 			}
 			way.sum.add(p)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 func (p *point) add(q point) {

@@ -79,7 +79,7 @@ func startCorewire(ctx context.Context, l *lab.Lab, binary, dir string) (r runni
 	if err := os.WriteFile(rules, ruleFile, 0o600); err != nil {
 		return r, fmt.Errorf("write rule file: %w", err)
 	}
-	cmd := exec.Command(binary, "run", "--inside", lab.InsidePort, "--outside", lab.OutPort, "--rules", rules, "--workers", "1",
+	cmd := exec.Command(binary, "run", "--inside", lab.InsidePort, "--outside", lab.OutPort, "--rules", rules, "--workers", "1", "--cpus", strconv.Itoa(subjectCPU),
 		"--control-socket", socket, "--metrics-addr", "", "--state-file", filepath.Join(dir, "state.json"))
 	p, err := startProcess(l, cmd)
 	if err != nil {

@@ -31,6 +31,23 @@ func cost(p, alone point) float64 {
 	return (p.Busy - own*float64(p.Made)) * 1e9 / float64(max(1, p.Forwarded))
 }
 
+// others returns the median number of processors that other programs used between the measurements.
+func others(rounds []round) float64 {
+	var used []float64
+	for _, r := range rounds {
+		for _, m := range r.Subjects {
+			used = append(used, m.Idle)
+		}
+	}
+	if len(used) == 0 {
+		return 0
+	}
+	return newSpread(used).Median
+}
+
+// busyMachine is the number of processors in use by other programs above which no figure is to be believed.
+const busyMachine = 0.1
+
 // summary is one subject over all rounds.
 type summary struct {
 	Subject   string `json:"subject"`

@@ -35,7 +35,7 @@ type Config struct {
 
 // Limit bounds a run. Zero values mean no bound; a run without Frames and Duration ends with its context.
 type Limit struct {
-	Rate     float64       // frames a second
+	Rate     float64       // frames a second; less is sent where the processor is taken away
 	Frames   uint64        // number of frames
 	Duration time.Duration // time
 }
@@ -108,6 +108,10 @@ const (
 	// stretch is the length of a burst and the pause after it where a rate is given: shorter ones cost more, as each
 	// call allocates its pages anew and sleeping has its price; longer ones overrun a veth's queue of 256 frames.
 	stretch = 100 * time.Microsecond
+	// catchUp is the largest burst in frames after a delay, such as another program's turn on the processor. Frames
+	// that are due beyond it are not sent and the rate of the run is lower than asked for, because what is
+	// tested would see a burst that nobody offered, and a veth's queue would lose it.
+	catchUp = 192
 	// longest is the most frames of one call: some milliseconds, so that an ended context is noticed.
 	longest = 1 << 15
 )
@@ -122,19 +126,25 @@ func (g *Generator) Run(ctx context.Context, limit Limit) (made uint64, took tim
 		return 0, 0, err
 	}
 	began := time.Now()
+	due := began // when the next burst is
 	for asked := uint64(0); ; {
-		elapsed := time.Since(began)
-		if ctx.Err() != nil || limit.Duration > 0 && elapsed >= limit.Duration || limit.Frames > 0 && asked >= limit.Frames {
+		if ctx.Err() != nil || limit.Duration > 0 && time.Since(began) >= limit.Duration || limit.Frames > 0 && asked >= limit.Frames {
 			break
 		}
 		n := uint64(longest)
 		if limit.Rate > 0 {
-			// Sleep until the frames sent so far are due, then send those of the next stretch and what was missed.
-			if due := began.Add(time.Duration(float64(asked) / limit.Rate * float64(time.Second))); time.Until(due) > 0 {
-				time.Sleep(time.Until(due))
+			late := time.Since(due)
+			if late < 0 {
+				time.Sleep(-late)
 				continue // the duration may be over
 			}
-			n = min(n, max(1, uint64(limit.Rate*(elapsed+stretch).Seconds())-asked))
+			room := max(1, catchUp, uint64(limit.Rate*stretch.Seconds()))
+			wanted := max(1, uint64(limit.Rate*(late+stretch).Seconds()))
+			if wanted > room { // what is too late is never sent
+				due = due.Add(time.Duration(float64(wanted-room) / limit.Rate * float64(time.Second)))
+			}
+			n = min(n, wanted, room)
+			due = due.Add(time.Duration(float64(n) / limit.Rate * float64(time.Second)))
 		}
 		if limit.Frames > 0 {
 			n = min(n, limit.Frames-asked)
