@@ -233,17 +233,34 @@ func orDefault[T comparable](v *T, def T) {
 func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 	d.frames = d.frames[:0]
 	d.counters.Fragments++
+	data, off, last := p.L4, uint32(p.FragOff), p.Flags&packet.FragLast != 0
 	if p.Flags&packet.Fragment == 0 {
-		if end, ok := uneven(p); ok {
-			if end > 65535 {
-				return d.refuse(f, DefragTooLong)
-			}
-			if i := d.lookup(d.identify(p), now); i != 0 {
-				d.abandon(i)
-			}
+		if p.FragHdr == 0 || p.FragHdr+8 > p.End {
+			d.counters.Passed++
+			return Passed
 		}
-		d.counters.Passed++
-		return Passed
+		word := binary.BigEndian.Uint16(p.Frame[p.FragHdr+2:])
+		data, off, last = p.FragHdr+8, uint32(word&^7), word&1 == 0
+		end := off + p.End - data
+		waits := d.lookup(d.identify(p), now)
+		switch {
+		case off == 0 && truncated(p):
+			waits = 0 // let through before the rest is looked at
+		case !last && end&7 != 0 && end > 65535:
+			return d.refuse(f, DefragTooLong)
+		case !last && end&7 != 0:
+			// RFC 8200 section 4.5 wants a Parameter Problem from the receiver, so the fragment has to get there. It
+			// ends its datagram.
+			if waits != 0 {
+				d.abandon(waits)
+			}
+			waits = 0
+		}
+		if waits == 0 {
+			d.counters.Passed++
+			return Passed
+		}
+		// An atomic fragment, whose identification is that of a datagram that waits: Linux takes it for a part of that.
 	}
 	if d.memory > d.config.Bytes || d.freeHeld == 0 {
 		return d.refuse(f, DefragMemory)
@@ -253,9 +270,7 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 		return d.refuse(f, DefragMemory)
 	}
 	q := &d.queues[i]
-	off := uint32(p.FragOff)
-	end := off + (p.End - p.L4)
-	last := p.Flags&packet.FragLast != 0
+	end := off + (p.End - data)
 
 	// The checks of the two families look alike, but differ in what a contradiction does to the datagram.
 	if p.Family == 4 {
@@ -300,25 +315,16 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 			return d.destroy(i, f, DefragMemory)
 		}
 	}
-	d.hold(i, p, f, off, end)
+	d.hold(i, p, f, data, off, end)
 	if q.hasHead && q.hasEnd && q.meat == q.end {
 		return d.assemble(i)
 	}
 	return Held
 }
 
-// uneven reports whether a packet with an IPv6 fragment header is a fragment, other than the last, whose payload is no
-// multiple of 8 bytes. RFC 8200 section 4.5 wants a Parameter Problem from the receiver, so it has to get there, and
-// ends its datagram. A first fragment that ends within its headers is let through before that is noticed. end is where
-// it ends in the datagram.
-func uneven(p *packet.Packet) (end uint32, ok bool) {
-	if p.FragHdr == 0 || p.FragHdr+8 > p.End {
-		return 0, false
-	}
-	word := binary.BigEndian.Uint16(p.Frame[p.FragHdr+2:])
-	if word&1 == 0 || (p.End-p.FragHdr)&7 == 0 {
-		return 0, false
-	}
+// truncated reports whether a first IPv6 fragment ends before its transport header does (ipv6frag_thdr_truncated,
+// include/net/ipv6_frag.h). Parse reads such a one as if it were whole.
+func truncated(p *packet.Packet) bool {
 	least := uint32(1)
 	switch p.Proto {
 	case packet.ProtoTCP:
@@ -326,7 +332,7 @@ func uneven(p *packet.Packet) (end uint32, ok bool) {
 	case packet.ProtoUDP, packet.ProtoICMPv6:
 		least = 8
 	}
-	return uint32(word&^7) + p.End - p.FragHdr - 8, word&^7 != 0 || p.L4+least <= p.End
+	return p.L4+least > p.End
 }
 
 // contradicts reports whether a fragment that ends at end does not fit to where the datagram ends: behind the end, or a
@@ -636,11 +642,11 @@ func (q *fragQueue) tooFar(d *Defrag) bool {
 }
 
 // hold adds a fragment to a datagram.
-func (d *Defrag) hold(i uint32, p *packet.Packet, f packet.Frame, off, end uint32) {
+func (d *Defrag) hold(i uint32, p *packet.Packet, f packet.Frame, data, off, end uint32) {
 	q := &d.queues[i]
 	h := d.freeHeld
 	d.freeHeld = d.held[h].next
-	d.held[h] = heldFrame{frame: f, data: p.L4, offset: off, size: end - off}
+	d.held[h] = heldFrame{frame: f, data: data, offset: off, size: end - off}
 	if q.frames.first == 0 {
 		q.frames.first = h
 	} else {
@@ -654,7 +660,7 @@ func (d *Defrag) hold(i uint32, p *packet.Packet, f packet.Frame, off, end uint3
 	d.memory += d.config.FrameCost
 	if off == 0 {
 		q.hasHead, q.head = true, h
-		q.l3, q.l4, q.fragHdr = p.L3, p.L4, p.FragHdr
+		q.l3, q.l4, q.fragHdr = p.L3, data, p.FragHdr
 	}
 	if p.Family == 4 {
 		size := end - off + (p.L4 - p.L3)
