@@ -766,6 +766,62 @@ func TestLinkHangs(t *testing.T) {
 	}
 }
 
+// TestLinkUnderLoad: opening and closing while frames pour in from both sides loses no chunk and leaves nothing.
+func TestLinkUnderLoad(t *testing.T) {
+	l := newLinkLab(t, 2)
+	before, held := l.snapshot(t), held(t)
+	var stop atomic.Bool
+	var senders sync.WaitGroup
+	for _, f := range l.far {
+		senders.Add(1)
+		go func() {
+			defer senders.Done()
+			for seq := uint32(0); !stop.Load(); seq++ {
+				_ = f.send(udp(200, uint16(seq), seq)) // ENETDOWN and the like: nobody counts
+				if seq%32 == 0 {
+					time.Sleep(100 * time.Microsecond)
+				}
+			}
+		}()
+	}
+	for round := range 6 {
+		c := l.config
+		c.XDPMode, c.FailMode = XDPMode(round%2), FailMode(round/2%2)
+		k := mustOpen(t, c)
+		f := forward(k)
+		var sum Stats
+		eventually(t, "frames both ways", func() bool {
+			sum = Stats{}
+			for _, w := range k.Wires() {
+				var s Stats
+				w.Stats(&s)
+				sum.Add(&s)
+			}
+			return sum.Port[packet.Inside].RX > 100 && sum.Port[packet.Outside].RX > 100
+		})
+		f.end(t)
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+		var account Account
+		for _, w := range k.Wires() {
+			var a Account
+			w.Account(&a)
+			account.Add(&a)
+		}
+		if !account.Balanced() || account.Caller != 0 {
+			t.Errorf("chunks do not add up: %+v", account)
+		}
+	}
+	stop.Store(true)
+	senders.Wait()
+	if d := diff(before, l.snapshot(t)); d != "" {
+		t.Errorf("not restored:%s", d)
+	}
+	l.clean(t)
+	held.unleaked(t)
+}
+
 // TestLinkCarrier: Up follows the interface.
 func TestLinkCarrier(t *testing.T) {
 	l := newLinkLab(t, 1)
