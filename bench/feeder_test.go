@@ -87,10 +87,11 @@ func tcpTraffic(flows, family int) traffic {
 		c, s := flow(i, family)
 		t.open[0] = append(t.open[0], short(packettest.NewTCP(c, s, syn, packettest.Seq(1000), packettest.Window(64000)))...)
 		t.open[1] = append(t.open[1], short(packettest.NewTCP(s, c, syn|ack, packettest.Seq(5000), packettest.Ack(1001), packettest.Window(64000)))...)
-		steady = append(steady, short(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(64000)))...)
+		t.open[2] = append(t.open[2], short(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(64000)))...)
+		steady = append(steady, short(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(63000)))...)
 	}
-	t.open[2] = steady
-	t.steady = shuffled(steady)
+	// Every other time another window: the same segment again and again would be counted as retransmissions.
+	t.steady = append(shuffled(steady), shuffled(t.open[2])...)
 	return t
 }
 

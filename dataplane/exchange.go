@@ -60,7 +60,7 @@ func (w *Worker) handOffGroup(f []packet.Frame, in packet.Port, to uint32) {
 		group = append(group, handoff{frame: f[i], in: in, grouped: true})
 	}
 	if !w.to[to].PushAll(group) {
-		w.dropAll(f, Result{In: in, Reason: DropHandoff})
+		w.settleAll(f, in, DropHandoff)
 		return
 	}
 	w.c.Handed += uint64(len(f))
@@ -80,7 +80,7 @@ func (w *Worker) post() {
 		w.c.Handed += uint64(n)
 		w.c.Verdict[Moved] += uint64(n)
 		for _, h := range box[n:] {
-			w.drop(h.frame, Result{In: h.in, Reason: DropHandoff})
+			w.settle(h.frame, h.in, DropHandoff)
 		}
 		w.wake(uint32(to))
 	}

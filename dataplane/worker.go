@@ -44,7 +44,8 @@ type Worker struct {
 	err      error          // of the ports, in this turn
 
 	c       Counters
-	results []Result
+	result  Result   // of the frame being judged; written only for what follows it in this turn
+	results []Result // of the last turn, if recording
 }
 
 // Result is what became of one frame of the last Step. It is recorded for replay and tests only.
@@ -94,13 +95,13 @@ func (w *Worker) receive(port packet.Port, now conntrack.Tick) int {
 		w.c.Class[p.Class]++
 		switch {
 		case p.Class > packet.ClassIPv6:
-			if w.policy[p.Class] == Pass {
-				w.forward(f, Result{In: port})
-			} else {
-				w.drop(f, Result{In: port, Reason: DropClass})
+			why := DropNone
+			if w.policy[p.Class] == Block {
+				why = DropClass
 			}
+			w.settle(f, port, why)
 		case p.Problem.Header():
-			w.drop(f, Result{In: port, Reason: headerReason(p.Problem)})
+			w.settle(f, port, headerReason(p.Problem))
 		case w.foreign(p):
 			w.handOff(f, port, w.owner(p))
 		default:
@@ -157,22 +158,22 @@ func (w *Worker) judge(n int, now conntrack.Tick) {
 			w.fragment(w.defrag, p, w.frames[i], now)
 			continue
 		}
-		r := w.decide(p, now)
-		if r.Reason == DropNone {
-			w.forward(w.frames[i], r)
-		} else {
-			w.drop(w.frames[i], r)
-		}
+		w.settle(w.frames[i], p.In, w.decide(p, now))
 	}
 }
 
 // decide is the firewall: connection, rules, confirmation. It is the same for a frame and for a datagram put
 // together from fragments. The order is netfilter's: a known connection changes state before the rules see the
 // packet, a new one enters the table only when they have accepted it.
-func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) Result {
+//
+// What it found is left in w.result, field by field: a struct of small fields that is returned by value costs more than
+// the whole lookup, since its copy waits for all the single stores.
+func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 	conn := w.table.Track(p, now)
 	w.c.State[conn.State]++
-	r := Result{In: p.In, Tracked: true, State: conn.State}
+	r := &w.result
+	r.Tracked, r.State = true, conn.State
+	why := DropNone
 	length := int(p.End - p.L3)
 
 	// An ICMP error has the connection of the packet that it quotes, and may have the same state and direction as that
@@ -183,7 +184,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) Result {
 		m := w.matcher.TraceResult(cached & traceMask)
 		r.Rule = m.Rule
 		if m.Verdict != rules.Accept {
-			r.Reason = DropRule
+			why = DropRule
 		}
 		w.matcher.Count(m.Trace, length)
 	} else {
@@ -192,7 +193,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) Result {
 		m := w.matcher.Match(p, &w.context)
 		r.Rule = m.Rule
 		if m.Verdict != rules.Accept {
-			r.Reason = DropRule
+			why = DropRule
 		}
 		w.matcher.Count(m.Trace, length)
 		if m.Cacheable {
@@ -201,14 +202,14 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) Result {
 	}
 
 	if conn.Fresh {
-		if r.Reason != DropNone {
+		if why != DropNone {
 			w.table.Discard(&conn)
 		} else if w.table.Confirm(&conn, now) != conntrack.Confirmed {
-			r.Reason = DropTableFull
+			why = DropTableFull
 			w.full.Add(1)
 		}
 	}
-	return r
+	return why
 }
 
 // connection writes what the rules ask about the packet's connection. Each part costs a load from the entry, so it is
@@ -235,62 +236,50 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 	switch store.Add(p, f, now) {
 	case conntrack.Held:
 		w.c.Verdict[Hold]++
-		w.record(Result{In: in, Verdict: Hold})
+		w.record(in, Hold, DropNone)
 	case conntrack.Passed: // it cannot be put together and is judged by itself: INVALID
-		if r := w.decide(p, now); r.Reason == DropNone {
-			w.forward(f, r)
-		} else {
-			w.drop(f, r)
-		}
+		w.settle(f, in, w.decide(p, now))
 	case conntrack.Broken:
-		w.dropAll(store.Frames(), Result{In: in, Reason: fragmentReason(store.Why())})
+		w.settleAll(store.Frames(), in, fragmentReason(store.Why()))
 	case conntrack.Complete:
 		q := &w.whole[0]
 		q.Frame, q.In = store.Datagram(), in
 		packet.Parse(q)
-		if q.Problem.Header() {
-			w.dropAll(store.Frames(), Result{In: in, Reason: headerReason(q.Problem)})
-			return
-		}
-		if w.foreign(q) {
+		switch {
+		case q.Problem.Header():
+			w.settleAll(store.Frames(), in, headerReason(q.Problem))
+		case store == w.defrag && w.foreign(q):
 			w.handOffGroup(store.Frames(), in, w.owner(q))
-			return
+		default:
+			w.table.Hash(w.whole[:])
+			w.settleAll(store.Frames(), in, w.decide(q, now))
 		}
-		w.table.Hash(w.whole[:])
-		r := w.decide(q, now)
-		if r.Reason != DropNone {
-			w.dropAll(store.Frames(), r)
-			return
-		}
-		for _, f := range store.Frames() {
-			w.send(f, in.Other())
-		}
-		r.Verdict = Accept
-		w.record(r)
 	}
 }
 
-// forward sends a frame out of the port opposite to the one that it came from.
-func (w *Worker) forward(f packet.Frame, r Result) {
-	w.send(f, r.In.Other())
-	r.Verdict = Accept
-	w.record(r)
+// settle sends a frame out of the port opposite to the one that it came from, or frees it.
+func (w *Worker) settle(f packet.Frame, in packet.Port, why DropReason) {
+	if why == DropNone {
+		w.send(f, in.Other())
+		w.record(in, Accept, why)
+	} else {
+		w.put(f, why)
+		w.record(in, Drop, why)
+	}
 }
 
-// drop frees a frame.
-func (w *Worker) drop(f packet.Frame, r Result) {
-	w.put(f, r.Reason)
-	r.Verdict = Drop
-	w.record(r)
-}
-
-// dropAll frees the frames of a datagram, for one reason.
-func (w *Worker) dropAll(f []packet.Frame, r Result) {
+// settleAll does the same with the frames of one datagram, which have one result.
+func (w *Worker) settleAll(f []packet.Frame, in packet.Port, why DropReason) {
+	v := Accept
 	for i := range f {
-		w.put(f[i], r.Reason)
+		if why == DropNone {
+			w.send(f[i], in.Other())
+		} else {
+			v = Drop
+			w.put(f[i], why)
+		}
 	}
-	r.Verdict = Drop
-	w.record(r)
+	w.record(in, v, why)
 }
 
 // send appends a frame to what leaves through a port.
@@ -380,8 +369,10 @@ func (w *Worker) expire(now conntrack.Tick) {
 }
 
 // record keeps a frame's result while replaying.
-func (w *Worker) record(r Result) {
+func (w *Worker) record(in packet.Port, v Verdict, why DropReason) {
 	if w.recording {
-		w.results = append(w.results, r)
+		w.result.In, w.result.Verdict, w.result.Reason = in, v, why
+		w.results = append(w.results, w.result)
+		w.result = Result{}
 	}
 }
