@@ -146,13 +146,12 @@ func lockDir(f func() error) error {
 
 // pins are the pinned objects of a wire: <base>/<pair>/v1/{inside,outside,counters}.
 type pins struct {
-	dir     string // <base>/<pair>
-	link    [packet.Ports]link.Link
-	info    [packet.Ports]linkInfo
-	counts  *ebpf.Map                   // the counters of a former process
-	old     [packet.Ports]*ebpf.Program // what attach replaced, for undo
-	undo    []func() error              // takes back what attach did, the last one first
-	foreign bool                        // dir holds pins of another version
+	dir    string // <base>/<pair>
+	link   [packet.Ports]link.Link
+	info   [packet.Ports]linkInfo
+	counts *ebpf.Map                   // the counters of a former process
+	old    [packet.Ports]*ebpf.Program // what attach replaced, for undo
+	undo   []func() error              // takes back what attach did, the last one first
 }
 
 // linkInfo is what the kernel says of a link.
