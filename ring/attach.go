@@ -355,6 +355,17 @@ func (p *pins) rollback() error {
 	return errors.Join(errs...)
 }
 
+// commit makes what attach and pinCounters did final, and lets the former programs go.
+func (p *pins) commit() error {
+	p.undo = nil
+	var errs []error
+	for port, prog := range p.old {
+		errs = append(errs, prog.Close())
+		p.old[port] = nil
+	}
+	return errors.Join(errs...)
+}
+
 // remove takes the programs off both interfaces and removes all pins, those of other versions as well.
 func (p *pins) remove() error {
 	errs := []error{p.detach(packet.Inside), p.detach(packet.Outside), p.unpinCounters()}
@@ -379,11 +390,7 @@ func (p *pins) close() error {
 			p.link[port] = nil
 		}
 	}
-	for port, prog := range p.old {
-		errs = append(errs, prog.Close())
-		p.old[port] = nil
-	}
-	errs = append(errs, p.counts.Close())
+	errs = append(errs, p.commit(), p.counts.Close())
 	p.counts = nil
 	return errors.Join(errs...)
 }

@@ -200,6 +200,9 @@ func Open(c Config) (_ *Link, err error) {
 	if err := l.fillReport(&c); err != nil {
 		return nil, err
 	}
+	if err := l.pins.commit(); err != nil {
+		return nil, err
+	}
 	return l, nil
 }
 
