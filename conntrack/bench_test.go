@@ -4,12 +4,36 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
 	"corewire/internal/packet"
 	"corewire/internal/packet/packettest"
+
+	"golang.org/x/sys/unix"
 )
+
+// cpuTime is the time that this thread has run: on a busy machine the only one that means anything. A system call.
+func cpuTime(b *testing.B) time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
+}
+
+// steady locks the goroutine to its thread and returns what reading cpuTime costs.
+func steady(b *testing.B) (read time.Duration) {
+	runtime.LockOSThread()
+	b.Cleanup(runtime.UnlockOSThread)
+	const n = 10_000
+	t0 := cpuTime(b)
+	for range n {
+		read = cpuTime(b) - t0
+	}
+	return read / n
+}
 
 // benchFlows makes a table of n established UDP connections and bursts that visit them in random order.
 func benchFlows(b *testing.B, n int) (*Table, []packet.Packet) {
@@ -57,25 +81,26 @@ func BenchmarkTrack(b *testing.B) {
 			for i := range order {
 				order[i] = int32(r.IntN(n))
 			}
+			read := steady(b)
 			var hash, touch, track time.Duration
 			b.ReportAllocs()
 			for i := 0; i < b.N; i += len(pkts) {
 				for j := range pkts {
 					pkts[j] = flows[order[(i+j)&(len(order)-1)]]
 				}
-				t0 := time.Now()
+				t0 := cpuTime(b)
 				tab.Hash(pkts)
-				t1 := time.Now()
+				t1 := cpuTime(b)
 				tab.Touch(pkts)
-				t2 := time.Now()
+				t2 := cpuTime(b)
 				for j := range pkts {
 					c := tab.Track(&pkts[j], 5000)
 					if c.State != StateEstablished {
 						b.Fatal(c)
 					}
 				}
-				t3 := time.Now()
-				hash, touch, track = hash+t1.Sub(t0), touch+t2.Sub(t1), track+t3.Sub(t2)
+				t3 := cpuTime(b)
+				hash, touch, track = hash+t1-t0-read, touch+t2-t1-read, track+t3-t2-read
 			}
 			// The packets of a real burst were just parsed; the time to copy them here is not the table's.
 			perPacket := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(b.N) }
@@ -86,4 +111,68 @@ func BenchmarkTrack(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// BenchmarkChurn makes connections that live for 30 s and never see a second packet, a million of them at any time:
+// what a scan or a flood costs. One operation is one connection made and, 30 s later, swept away. The longest burst,
+// with everything that it has to pay for (splitting buckets, sweeping), is reported as well.
+func BenchmarkChurn(b *testing.B) {
+	tab, err := New(Config{Capacity: NewCapacity(2<<20, 1), Settings: noChecksum(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tab.Close()
+	tab.Populate(1 << 20)
+	pkts := make([]packet.Packet, 64)
+	var now Tick
+	var total, longest time.Duration
+	n := 0
+	read := steady(b)
+	b.ReportAllocs()
+	for i := 0; i < b.N+1<<20; i += len(pkts) {
+		for j := range pkts {
+			flow(i+j, &pkts[j])
+		}
+		now += 2
+		t0 := cpuTime(b)
+		tab.Hash(pkts)
+		tab.Touch(pkts)
+		for j := range pkts {
+			c := tab.Track(&pkts[j], now)
+			if tab.Confirm(&c, now) != Confirmed {
+				b.Fatal("not confirmed")
+			}
+		}
+		tab.Expire(now, 256)
+		d := cpuTime(b) - t0 - read
+		longest = max(longest, d)
+		if i >= 1<<20 { // the table has its million
+			total += d
+			n += len(pkts)
+		}
+	}
+	b.ReportMetric(float64(total.Nanoseconds())/float64(max(n, 1)), "ns/flow")
+	b.ReportMetric(float64(longest.Microseconds()), "longest-burst-µs")
+	b.ReportMetric(float64(tab.Len()), "entries")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkSweep passes over a million entries of which none has expired: what expiry costs those that stay.
+func BenchmarkSweep(b *testing.B) {
+	tab, _ := benchFlows(b, 1<<20)
+	var now Tick
+	var total time.Duration
+	read := steady(b)
+	b.ReportAllocs()
+	for range b.N {
+		for start := now; now-start < sweepInterval; now++ {
+			t0 := cpuTime(b)
+			tab.Expire(now, 1<<10)
+			total += cpuTime(b) - t0 - read
+		}
+		now -= sweepInterval // the flows must not age
+		tab.sweep.started -= sweepInterval
+	}
+	b.ReportMetric(float64(total.Nanoseconds())/float64(b.N)/(1<<20), "ns/flow")
+	b.ReportMetric(0, "ns/op")
 }

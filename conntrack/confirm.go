@@ -40,10 +40,6 @@ func (o Outcome) String() string {
 // evictionRange is how many buckets early drop looks at (NF_CT_EVICTION_RANGE).
 const evictionRange = 8
 
-// resizeConfirm is how many buckets the table may split for one new entry: two, so that a level is finished when the
-// table has grown by a twentieth; and few, since each costs some hundred nanoseconds.
-const resizeConfirm = 2
-
 // Confirm enters a Fresh connection into the table, because the rules accepted its first packet
 // (__nf_conntrack_confirm). Its timeout begins now. Afterwards c is no longer Fresh.
 func (t *Table) Confirm(c *Conn, now Tick) Outcome {
@@ -84,7 +80,9 @@ func (t *Table) Confirm(c *Conn, now Tick) Outcome {
 	t.slots.add(ref)
 	t.live++
 	t.stats.Insert++
-	t.resize(resizeConfirm)
+	if t.entered++; t.entered > touchBurst {
+		t.resize(2) // a long burst: Expire's share alone would come too late
+	}
 	return Confirmed
 }
 
@@ -137,7 +135,7 @@ func (t *Table) earlyDrop(h uint64, now Tick) bool {
 	for range evictionRange {
 		x := &t.index.arena.items[b]
 		for m := ^x.free() & (1<<bucketSlots - 1); m != 0; m &= m - 1 {
-			ref := x.ref[bits.TrailingZeros32(m)&15%bucketSlots]
+			ref := x.ref[bits.TrailingZeros32(m)]
 			e := &t.hot.items[ref]
 			old := e.expired(now)
 			if !old && uint32(e.status)&StatusAssured != 0 {

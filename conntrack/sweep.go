@@ -58,7 +58,8 @@ func (s *sweep) extend(now Tick) uint64 {
 func (t *Table) Expire(now Tick, budget int) int {
 	s := &t.sweep
 	s.extend(now)
-	t.resize(min(budget, resizeExpire))
+	t.resize(min(budget, resizeExpire+t.entered))
+	t.entered = 0
 	elapsed := uint64(uint32(now - s.started))
 	if s.next >= s.blocks {
 		if elapsed < sweepInterval && s.blocks != 0 && !t.collectionWanted() {
@@ -172,7 +173,8 @@ func (t *Table) requestCollection() {
 // collectionWanted reports whether a shard has asked for a collection that this one has not begun.
 func (t *Table) collectionWanted() bool { return t.cap.gc.Load() != t.sweep.gc }
 
-// resizeExpire is how many buckets one call of Expire may split or merge: about a microsecond or two.
+// resizeExpire is how many buckets one call of Expire may split or merge at least: about two microseconds. To these
+// comes one for each entry made since the last call, so that a level is finished when the table has grown by a tenth.
 const resizeExpire = 8
 
 // releaseStep is how many entries' memory a pass gives back at most: 4 MiB, some ten microseconds of system calls.

@@ -48,6 +48,7 @@ type Table struct {
 	pendingHash uint64
 
 	minBuckets uint64
+	entered    int           // entries made since the last Expire: so many buckets may be split by the next
 	acct       arena[acct]   // side array; reserved when accounting is first switched on
 	stamp      arena[uint64] // side array: when a connection began, extended ticks in ms
 
@@ -213,7 +214,7 @@ func (t *Table) Touch(pkts []packet.Packet) {
 				refs[i] = 0
 				continue
 			}
-			refs[i] = b.ref[bits.TrailingZeros32(m)&15%bucketSlots]
+			refs[i] = b.ref[bits.TrailingZeros32(m)]
 		}
 		for i := range burst {
 			ref := refs[i]
@@ -235,7 +236,7 @@ func (t *Table) find(k *packet.Key, h uint64, now Tick) uint32 {
 	for {
 		x := &t.index.arena.items[b]
 		for m := x.match(tag); m != 0; m &= m - 1 {
-			ref := x.ref[bits.TrailingZeros32(m)&15%bucketSlots]
+			ref := x.ref[bits.TrailingZeros32(m)]
 			e := &t.hot.items[ref]
 			if !sameKey(&e.key, k) {
 				continue
@@ -319,44 +320,63 @@ func (t *Table) insert(ref uint32, h uint64) bool {
 	return false
 }
 
-// grow splits one bucket: the entries that the longer hash sends to the new bucket move there, and those that are here
-// as their second choice go home if they can. It reports false at the end of the reserved address space.
-func (t *Table) grow() bool {
+// growBatch is how many buckets grow splits together: enough that the cache misses on their entries overlap.
+const growBatch = 8
+
+// grow splits up to n buckets: the entries that the longer hash sends to the new bucket move there, and those that are
+// here as their second choice go home if they can. It returns how many it split: less than n after growBatch, at the
+// end of a level, and at the end of the reserved address space.
+func (t *Table) grow(n int) int {
 	x := &t.index
-	n := x.count()
-	if n >= len(x.arena.items) {
-		return false
+	n = min(n, growBatch, int(x.mask+1-x.split), len(x.arena.items)-x.count())
+	if n <= 0 {
+		return 0
 	}
-	mask, old := x.mask, x.split
-	if x.split++; x.split > x.mask {
-		x.mask, x.split = x.mask<<1|1, 0
-	}
-	from, to := &x.arena.items[old], &x.arena.items[n]
-	// All hashes first: the entries' cache lines arrive together.
-	var hash [bucketSlots]uint64
-	for i, r := range from.ref {
-		hash[i] = t.hashOf(&t.hot.items[r].key)
-	}
-	for i, r := range from.ref {
-		if r == 0 {
-			continue
+	var hash [growBatch][bucketSlots]uint64
+	var refs [growBatch][bucketSlots]uint32
+	var touch uint64
+	for i := range n {
+		refs[i] = x.arena.items[x.split+uint64(i)].ref
+		for _, r := range refs[i] {
+			touch += t.hot.items[r].key.A.Hi
 		}
-		h := hash[i]
-		if h&mask != old {
-			home := &x.arena.items[x.first(h)]
-			if f := home.free(); f != 0 {
-				home.put(bits.TrailingZeros32(f), from.tag(i), r)
-				from.put(i, 0, 0)
+	}
+	t.sink += touch
+	for i := range n {
+		for j, r := range refs[i] {
+			hash[i][j] = t.hashOf(&t.hot.items[r].key)
+		}
+	}
+	for i := range n {
+		mask, old := x.mask, x.split
+		from, to := &x.arena.items[old], &x.arena.items[x.count()]
+		if x.split++; x.split > x.mask {
+			x.mask, x.split = x.mask<<1|1, 0
+		}
+		for j, r := range from.ref {
+			if r == 0 {
 				continue
 			}
-			h = bits.RotateLeft64(h, 32)
-		}
-		if h&(mask+1) != 0 {
-			to.put(i, from.tag(i), r)
-			from.put(i, 0, 0)
+			h := hash[i][j]
+			if r != refs[i][j] {
+				h = t.hashOf(&t.hot.items[r].key) // it came home a moment ago
+			}
+			if h&mask != old {
+				home := &x.arena.items[x.first(h)]
+				if f := home.free(); f != 0 {
+					home.put(bits.TrailingZeros32(f), from.tag(j), r)
+					from.put(j, 0, 0)
+					continue
+				}
+				h = bits.RotateLeft64(h, 32)
+			}
+			if h&(mask+1) != 0 {
+				to.put(j, from.tag(j), r)
+				from.put(j, 0, 0)
+			}
 		}
 	}
-	return true
+	return n
 }
 
 // shrink merges the last bucket into the one that it was split from. It reports false where there is no room.
@@ -410,14 +430,19 @@ func (t *Table) shrink() bool {
 // resize splits or merges up to n buckets, if the table is too full or too empty. A level that was begun is finished
 // soon, because while it lasts the buckets that were not split carry twice the load of the others.
 func (t *Table) resize(n int) {
-	for ; n > 0; n-- {
+	for n > 0 {
 		count := t.index.count()
-		full := t.live > count*bucketLoad || t.index.split != 0 && t.live > count*(bucketLoad/2-1) || count < int(t.minBuckets)
-		if full && t.grow() {
+		if t.live > count*bucketLoad || t.index.split != 0 && t.live > count*(bucketLoad/2-1) || count < int(t.minBuckets) {
+			done := t.grow(n)
+			if done == 0 {
+				return
+			}
+			n -= done
 			continue
 		}
-		if full || t.live >= count*(bucketLoad/3) || !t.shrink() {
+		if t.live >= count*(bucketLoad/3) || !t.shrink() {
 			return
 		}
+		n--
 	}
 }

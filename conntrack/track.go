@@ -13,7 +13,7 @@ const udpStreamAfter = 2000
 //
 // It does what nf_conntrack_in does (net/netfilter/nf_conntrack_core.c), except that room for a new entry is looked for
 // by Confirm, not here: a packet that the rules drop evicts nothing.
-func (t *Table) Track(p *packet.Packet, now Tick) Conn {
+func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 	t.pending = 0
 	if p.Problem != packet.ProblemNone || p.Flags&(packet.Fragment|packet.ICMPError|packet.NoTrack) != 0 {
 		return t.trackOdd(p, now)
@@ -29,7 +29,8 @@ func (t *Table) Track(p *packet.Packet, now Tick) Conn {
 		return t.begin(p, now)
 	}
 	e := &t.hot.items[ref]
-	c := Conn{Ref: Ref(ref), State: StateEstablished, Dir: e.dir(p)}
+	// c is the result's own memory, written field by field: a copy made just after would wait for the writes.
+	c.Ref, c.State, c.Dir = Ref(ref), StateEstablished, e.dir(p)
 	status := uint32(e.status)
 	if c.Dir == Original && status&StatusSeenReply == 0 {
 		c.State = StateNew
@@ -110,7 +111,9 @@ func (t *Table) trackOdd(p *packet.Packet, now Tick) Conn {
 	icmp := p.Proto == packet.ProtoICMP && p.Family == 4 || p.Proto == packet.ProtoICMPv6 && p.Family == 6
 	switch {
 	case p.Problem != packet.ProblemNone:
-		if icmp && p.Problem != packet.ProblemICMPType {
+		// ICMP types that have no meaning at all are errors, those of which no connection can be made are not
+		// (NR_ICMP_TYPES).
+		if icmp && (p.Problem != packet.ProblemICMPType || p.Family == 4 && p.ICMPType > 18) {
 			return t.icmpError(ReasonMalformed)
 		}
 		return t.invalid(ReasonMalformed)
