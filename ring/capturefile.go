@@ -133,6 +133,9 @@ func (r *captureReader) next() bool {
 		return false
 	}
 	r.number++
+	if data == nil {
+		data = []byte{} // a frame of which nothing was captured: nil would be the end
+	}
 	r.data, r.kind, r.length = data, kind, max(ci.Length, len(data))
 	if !ci.Timestamp.IsZero() { // a simple packet block has none: it takes the one before
 		r.time = ci.Timestamp
