@@ -44,6 +44,9 @@ have flags with Linux's names too (--nf_conntrack_udp_timeout=60): see corewire 
 			if err != nil {
 				return err
 			}
+			if c.Inside == "" || c.Outside == "" {
+				return &usageError{errors.New("name both interfaces, with --inside and --outside or in the configuration file (see corewire run --help)")}
+			}
 			return firewall(cmd.Context(), c, warnings, func() (*config.Config, error) {
 				c, _, err := config.Load(configPath(cmd), cmd.Flags())
 				return c, err

@@ -28,7 +28,7 @@ func AddFlags(flags *pflag.FlagSet, want func(*Setting) bool) {
 		if want != nil && !want(s) {
 			continue
 		}
-		help := s.Help
+		help := strings.ReplaceAll(s.Help, "`", "") // pflag takes what stands in backquotes for the value's name
 		switch {
 		case s.Kind == Choice:
 			help += ": " + strings.Join(s.Choices, ", ")

@@ -61,11 +61,6 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 // Open makes a firewall between the two interfaces that the settings name, ready to run. Everything that can be found
 // wrong without touching an interface is looked at first; on error nothing is left attached or changed. Close undoes it.
 func Open(c *config.Config, o Options) (*Firewall, error) {
-	for _, missing := range []struct{ name, value string }{{"inside", c.Inside}, {"outside", c.Outside}} {
-		if missing.value == "" {
-			return nil, fmt.Errorf("open wire: no %s interface is named (give it with --%s, or as %s in the configuration file)", missing.name, missing.name, missing.name)
-		}
-	}
 	rs, err := c.LoadRules()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"corewire/internal/control"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is not current (go test ./cmd/corewire -update writes it); got:\n%s", path, got)
+	}
+}
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// call runs the program.
+func call(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	err := run(t.Context(), args, &out)
+	return out.String(), err
+}
+
+const goodRules = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i inside -j ACCEPT\nCOMMIT\n"
+
+func TestExitCodes(t *testing.T) {
+	rules := write(t, "rules", goodRules)
+	badRules := write(t, "bad.rules", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p tpc -j ACCEPT\nCOMMIT\n")
+	badConfig := write(t, "bad.yaml", "wrokers: 2\n")
+	noSocket := "--control-socket=" + filepath.Join(t.TempDir(), "none.sock")
+	notCapture := write(t, "x.pcap", "no capture")
+	for _, tc := range []struct {
+		args string
+		code int
+		why  string // in the message
+	}{
+		{"", 0, ""},
+		{"--help", 0, ""},
+		{"help run", 0, ""},
+		{"version", 0, ""},
+		{"conntrack", 0, ""},
+		{"config docs", 0, ""},
+		{"config show", 0, ""},
+		{"config check --rules " + rules, 0, ""},
+		{"nonsense", 2, "nonsense"},
+		{"run now", 2, "now"},
+		{"run --nonsense", 2, "--nonsense"},
+		{"conntrack nonsense", 2, "nonsense"},
+		{"config nonsense", 2, "nonsense"},
+		{"rules nonsense", 2, "nonsense"},
+		{"config set", 2, "1 arg"},
+		{"config set a " + noSocket, 2, "NAME=VALUE"},
+		{"conntrack list --family 5 " + noSocket, 2, "--family"},
+		{"conntrack list --sport 70000 " + noSocket, 2, "--sport"},
+		{"conntrack list --control-socket=", 2, "--control-socket"},
+		{"replay --rules " + rules, 2, "--pcap"},
+		{"replay --pcap x --rules " + rules, 2, "--inside-net"},
+		{"replay --pcap x --inside y --rules " + rules, 2, "excludes"},
+		{"replay --inside y --inside-net 10.0.0.0/8 --rules " + rules, 2, "goes with --pcap"},
+		{"replay --pcap x --inside-net 10.0.0.0/33 --rules " + rules, 2, "10.0.0.0/33"},
+		{"replay --inside y", 2, "--rules"},
+		{"release --inside eth1", 2, "--outside"},
+		{"config check " + badConfig, 3, "bad.yaml:1: unknown setting"},
+		{"--config " + badConfig + " conntrack count", 3, "bad.yaml:1"},
+		{"config check --rules " + badRules, 3, "bad.rules:3:15"},
+		{"config check --rules /nowhere", 3, "/nowhere"},
+		{"config check --workers=-1", 3, "--workers"},
+		{"replay --inside y --rules " + badRules, 3, "bad.rules:3:15"},
+		{"run --inside a --outside b --metrics-addr= --rules " + badRules + " " + noSocket, 3, "bad.rules:3:15"},
+		{"run --inside a --outside a --rules " + rules, 3, "different interfaces"},
+		{"run --inside a --outside b --metrics-addr= " + noSocket, 2, "--rules"},
+		{"run --outside b --metrics-addr= --rules " + rules + " " + noSocket, 2, "--inside"},
+		{"conntrack list " + noSocket, 4, "is the firewall running"},
+		{"conntrack count " + noSocket, 4, ""},
+		{"conntrack stats " + noSocket, 4, ""},
+		{"conntrack flush " + noSocket, 4, ""},
+		{"stats " + noSocket, 4, ""},
+		{"status " + noSocket, 4, ""},
+		{"rules " + noSocket, 4, ""},
+		{"rules show " + noSocket, 4, ""},
+		{"reload " + noSocket, 4, ""},
+		{"config show --running " + noSocket, 4, ""},
+		{"config set a=b " + noSocket, 4, ""},
+		{"replay --inside /nowhere --rules " + rules, 1, "/nowhere"},
+		{"replay --inside " + notCapture + " --rules " + rules, 1, "not a pcap"},
+		{"config check /nowhere.yaml", 3, "/nowhere.yaml"},
+	} {
+		_, err := call(t, strings.Fields(tc.args)...)
+		if code := exitCode(err); code != tc.code {
+			t.Errorf("corewire %s: exit status %d, want %d (%v)", tc.args, code, tc.code, err)
+		}
+		if err != nil {
+			var b bytes.Buffer
+			complain(&b, err)
+			if !strings.Contains(b.String(), tc.why) {
+				t.Errorf("corewire %s: %s does not say %q", tc.args, b.String(), tc.why)
+			}
+		}
+	}
+}
+
+// Every command has help with what it is for; those with flags or arguments of their own an example or a usage line.
+func TestHelp(t *testing.T) {
+	var all strings.Builder
+	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack flush", "stats", "rules show", "config", "config check", "config set", "reload", "release", "status", "version"} {
+		out, err := call(t, append(strings.Fields(words), "--help")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, line := range strings.Split(out, "\n") {
+			if len([]rune(line)) > 110 {
+				t.Errorf("corewire %s --help, line %d is wider than a screen: %s", words, n+1, line)
+			}
+		}
+		all.WriteString("$ corewire " + words + " --help\n" + out + "\n")
+	}
+	golden(t, "help.golden", all.String())
+}
+
+func TestConfigShow(t *testing.T) {
+	dir, _ := os.Getwd()
+	path := "c.toml"
+	t.Chdir(filepath.Dir(write(t, path, "inside = \"eth1\"\nworkers = 2\n")))
+	t.Setenv("COREWIRE_FAIL_MODE", "open")
+	out, err := call(t, "config", "show", "--config", path, "--burst", "32", "--changed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	golden(t, "config-show.golden", out)
+	path = write(t, path, "inside = \"eth1\"\nworkers = 2\n")
+	t.Setenv("COREWIRE_CONFIG", path)
+	out, err = call(t, "config", "show", "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []struct{ Name, Value, Source, Place string }
+	if err := json.Unmarshal([]byte(out), &values); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range values {
+		if v.Name == "workers" && (v.Value != "2" || v.Source != "file" || v.Place != path+":2") {
+			t.Errorf("%+v", v)
+		}
+	}
+}
+
+func TestPrintRules(t *testing.T) {
+	chains := []control.ChainCounters{
+		{Table: "filter", Chain: "FORWARD", Family: "IPv4 and IPv6", Policy: "DROP", Packets: 3, Bytes: 180, Rules: []control.RuleCounters{
+			{Number: 1, Packets: 123456789, Bytes: 99999, Target: "ACCEPT", Proto: "all", In: "*", Out: "*", Src: "anywhere", Dst: "anywhere", Options: "--ctstate RELATED,ESTABLISHED", Save: "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"},
+			{Number: 2, Packets: 7, Bytes: 12345678901234567, Target: "web", Proto: "tcp", In: "inside", Out: "*", Src: "10.0.0.0/8", Dst: "0.0.0.0/0", Save: "-A FORWARD -s 10.0.0.0/8 -i inside -p tcp -j web"},
+		}},
+		{Table: "filter", Chain: "web", Family: "IPv4 and IPv6", Rules: []control.RuleCounters{{Number: 1, Target: "ACCEPT", Proto: "tcp", In: "*", Out: "*", Src: "anywhere", Dst: "anywhere", Options: "--dport 80", Save: "-A web -p tcp -m tcp --dport 80 -j ACCEPT"}}},
+		{Table: "filter", Chain: "FORWARD", Family: "IPv6", Policy: "ACCEPT"},
+	}
+	var b bytes.Buffer
+	if err := printRules(&b, chains, false); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("---\n")
+	if err := printRules(&b, chains[:1], true); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("---\n")
+	if err := printSave(&b, chains); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "rules.golden", b.String())
+}
+
+func TestPrintStatus(t *testing.T) {
+	s := control.Status{Version: "v1", PID: 42, Uptime: 3661, Rules: 1, Workers: 2, Wire: control.Wire{Driver: "xsk", FailMode: "open", Heartbeat: 1, ChunkSize: 2048, Ports: []control.Port{
+		{Port: "inside", Interface: "eth1", Driver: "ice", MTU: 1500, Queues: 2, XDPMode: "native", CopyMode: "zerocopy", NeedWakeup: 2, SharedUMEM: 1, TXBudget: 256, Up: true, Changed: []string{"gro is off, was on"}},
+		{Port: "outside", Interface: "eth2", MTU: 1500, Queues: 2, XDPMode: "generic", CopyMode: "copy", NeedWakeup: 1, SharedUMEM: 2, TXBudget: 32, TakenOver: true, Notes: []string{"has address 10.0.0.1, which cannot be reached"}},
+	}}}
+	var b bytes.Buffer
+	if err := printStatus(&b, &s); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status.golden", b.String())
+}
