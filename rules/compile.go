@@ -268,6 +268,7 @@ func (c *compiler) program(f int) {
 	}
 	// What is left over from growing would stay for as long as the rule set does.
 	g.rules, g.slots, g.trees = slices.Clip(slices.Clone(g.rules)), slices.Clip(slices.Clone(g.slots)), slices.Clip(slices.Clone(g.trees))
+	g.places = slices.Clip(slices.Clone(g.places))
 	g.narrow, g.wide = slices.Clip(slices.Clone(g.narrow)), slices.Clip(slices.Clone(g.wide))
 }
 

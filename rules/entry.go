@@ -82,39 +82,39 @@ type wide struct {
 // none is the rank of no rule.
 const none = ^uint32(0)
 
-// scanNarrow returns the first entry from at to end that agrees with the header and whose rank is at least from, or
+// scanNarrow returns the first place from at to end whose entry agrees with the header and whose rank is at least from, or
 // end. The comparisons are put together without branches: only the outcome of the whole entry is one.
-func scanNarrow(e []narrow, h *header, at, end, from uint32) uint32 {
+func scanNarrow(e []narrow, places []uint32, h *header, at, end, from uint32) uint32 {
 	src, dst := h.w[wordSrc+3], h.w[wordDst+3]
 	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
 	proto := uint8(h.w[wordProto])
-	for list := e[at:end]; len(list) > 0; list = list[1:] {
-		x := &list[0]
+	for k, n := range places[at:end] {
+		x := &e[n]
 		off := (src^x.src)&x.srcMask | (dst^x.dst)&x.dstMask | uint32((proto^x.proto)&x.protoMask)
 		off |= (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
 		off |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
 		off |= ^(uint32(x.allow) >> (h.allow & 15)) & 1
 		if off == 0 && x.rule&^more >= from {
-			return end - uint32(len(list))
+			return at + uint32(k)
 		}
 	}
 	return end
 }
 
 // scanWide is scanNarrow for IPv6.
-func scanWide(e []wide, h *header, at, end, from uint32) uint32 {
+func scanWide(e []wide, places []uint32, h *header, at, end, from uint32) uint32 {
 	src, dst := addrOf(h.w[0:4]), addrOf(h.w[4:8])
 	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
 	proto := uint8(h.w[wordProto])
-	for list := e[at:end]; len(list) > 0; list = list[1:] {
-		x := &list[0]
+	for k, n := range places[at:end] {
+		x := &e[n]
 		off := (src.Hi^x.src.Hi)&x.srcMask.Hi | (src.Lo^x.src.Lo)&x.srcMask.Lo |
 			(dst.Hi^x.dst.Hi)&x.dstMask.Hi | (dst.Lo^x.dst.Lo)&x.dstMask.Lo | uint64((proto^x.proto)&x.protoMask)
 		low := (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
 		low |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
 		low |= ^(uint32(x.allow) >> (h.allow & 15)) & 1
 		if off|uint64(low) == 0 && x.rule&^more >= from {
-			return end - uint32(len(list))
+			return at + uint32(k)
 		}
 	}
 	return end
@@ -127,7 +127,7 @@ func scanWide(e []wide, h *header, at, end, from uint32) uint32 {
 func (w *walk) scanShort(k *cursor, from uint32) {
 	g := w.g
 	k.ready, k.rank = true, none
-	for at := k.at; at < k.end; at++ {
+	for _, at := range g.places[k.at:k.end] {
 		var x wide
 		if g.v6 {
 			x = g.wide[at]

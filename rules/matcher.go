@@ -39,11 +39,11 @@ type frame struct {
 	from  uint32 // ranks below are done
 }
 
-// cursor is a place in the run of entries that a tree has led to.
+// cursor is a place in the run that a tree has led to.
 type cursor struct {
 	at, end uint32
-	rank    uint32 // of the entry at, when ready; else no entry from at on is below it
-	ready   bool   // the entry at agrees with the packet
+	rank    uint32 // of the entry of place at, when ready; else no entry from at on is below it
+	ready   bool   // the entry of place at agrees with the packet
 }
 
 // NewMatcher makes a matcher for one worker. All its memory is allocated here.
@@ -323,9 +323,9 @@ func (w *walk) scan(k *cursor, from uint32) {
 		w.scanShort(k, from)
 		return
 	case g.v6:
-		k.at = scanWide(g.wide, &w.h, k.at, k.end, from)
+		k.at = scanWide(g.wide, g.places, &w.h, k.at, k.end, from)
 	default:
-		k.at = scanNarrow(g.narrow, &w.h, k.at, k.end, from)
+		k.at = scanNarrow(g.narrow, g.places, &w.h, k.at, k.end, from)
 	}
 	k.ready, k.rank = true, none
 	if k.at < k.end {

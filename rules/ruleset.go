@@ -137,12 +137,13 @@ func (rs *Ruleset) PolicyID(f Family) RuleID {
 // program is the compiled rules of one IP version, without pointers into the parsed form.
 //
 // Each chain is a few trees over the same chain's rules, see tree.go; each tree leads a header to a short run of
-// entries, in order of rank, which are compared one by one. The rank of a rule is its index in rules.
+// places, in order of rank, whose entries are compared one by one. The rank of a rule is its index in rules.
 type program struct {
 	chains []chain
 	rules  []rule
 	trees  []slot // the roots
 	slots  []slot
+	places []uint32 // runs of entry numbers: the leaves
 	narrow []narrow // entries of IPv4
 	wide   []wide   // entries of IPv6
 	preds  []pred   // conditions that entries do not hold
@@ -182,8 +183,9 @@ func (g *program) entries() int {
 	return len(g.narrow)
 }
 
-// rank returns the rank of the rule of an entry.
-func (g *program) rank(at uint32) uint32 {
+// rank returns the rank of the rule of a place's entry.
+func (g *program) rank(place uint32) uint32 {
+	at := g.places[place]
 	if g.v6 {
 		return g.wide[at].rule &^ more
 	}
@@ -198,7 +200,7 @@ func (rs *Ruleset) Size() int {
 	n := 0
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		n += len(g.chains)*8 + len(g.rules)*20 + len(g.trees)*8 + len(g.slots)*8 + len(g.narrow)*32 + len(g.wide)*80 +
+		n += len(g.chains)*8 + len(g.rules)*20 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*32 + len(g.wide)*80 +
 			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
 	}
 	return n

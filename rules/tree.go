@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// slot is a place in a tree: a node, which cuts, or a leaf, which is a run of entries.
+// slot is a place in a tree: a node, which cuts, or a leaf, which is a run of places: numbers of entries.
 //
-//	leaf   0 | count:31 | first:32                    entries first … first+count
+//	leaf   0 | count:31 | first:32                    places first … first+count
 //	node   1 | 0:18 | word:4 | bits:4 | shift:5 | base:32   goes to slots[base + (header word >> shift) % 2^bits]
 type slot uint64
 
@@ -42,6 +42,7 @@ type box struct {
 	allow     uint16
 	rule      uint32
 	copies    int32
+	entry     uint32 // number of its entry, from 1; 0: not written yet
 }
 
 // Numbers of the builder. They were chosen by measuring the ClassBench sets (bench): lookup time first, then memory.
@@ -50,7 +51,7 @@ const (
 	sampleSize  = 400 // boxes that a cut is judged by
 	maxCutBits  = 12  // of one node: 4096 slots are 32 KiB
 	maxCopies   = 48  // copies of one box in one tree before it is put into the next
-	priceCopies = 3.0 // bits of selection that doubling the entries must bring
+	priceCopies = 0.7 // bits of selection that doubling the entries must bring
 )
 
 // builder makes the trees of one program.
@@ -157,8 +158,8 @@ func narrowAddr(m []uint32) bool {
 	return n > 32 || n > 12 && m[0]|m[1]|m[2] == 0
 }
 
-// build makes the subtree for the boxes of list, which are in order of rank. It writes entries in the order of a walk,
-// so that the entries of a subtree are one run.
+// build makes the subtree for the boxes of list, which are in order of rank. It writes places in the order of a walk,
+// so that those of a subtree are one run; entries are numbered as they are met, so that those of a leaf lie together.
 func (b *builder) build(list []uint32, at known, depth int) slot {
 	list = b.prune(list, &at)
 	if len(list) <= leafSize || depth > 24 {
@@ -278,10 +279,9 @@ func (b *builder) children(i uint32, k cut, f func(uint32)) int {
 	}
 }
 
-// leaf writes a run of entries.
+// leaf writes a run of places.
 func (b *builder) leaf(list []uint32) slot {
-	first := b.g.entries()
-	n := 0
+	first := len(b.g.places)
 	for _, i := range list {
 		x := &b.boxes[i]
 		if !b.last && x.copies >= maxCopies {
@@ -292,9 +292,13 @@ func (b *builder) leaf(list []uint32) slot {
 			continue
 		}
 		x.copies++
-		n++
-		b.g.appendEntry(x)
+		if x.entry == 0 {
+			b.g.appendEntry(x)
+			x.entry = uint32(b.g.entries())
+		}
+		b.g.places = append(b.g.places, x.entry-1)
 	}
+	n := len(b.g.places) - first
 	b.budget -= n
 	if n == 0 {
 		return leafSlot(0, 0)
