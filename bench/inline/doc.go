@@ -16,9 +16,12 @@
 //   - loss-free: the highest offered rate at which at most 1 in 2000 frames is lost, found by halving an interval;
 //   - processor time per forwarded frame at a rate that all subjects forward without loss.
 //
-// Processor time is that of the whole machine from /proc/stat, softirqs included, less what the machine used before the
-// measurement, less the generator's own share: what it and its veth used to deliver the same frames to a sink at
-// the wire's near port. The sink's own work at the far end is in it, the same for all.
+// Processor time is told by two clocks. One is the whole machine's from /proc/stat, softirqs included, less what the
+// machine used before the measurement: it misses nothing, and is blurred by whatever else runs. The other is
+// the run time of the tasks that take part: generator, subject, its NAPI threads, ksoftirqd. It is exact to a tick, and misses
+// what the kernel does on the back of a third task. Where they disagree on a quiet machine, believe the first.
+// From both the generator's own share is subtracted: what it and its veth used to deliver as many frames to a sink
+// at the wire's near port. The sink's own work at the far end is in it, the same for all.
 //
 // # Where things run
 //

@@ -306,19 +306,24 @@ func (w *output) table(list []subject, o options, d load, rounds []round) {
 			row(s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio), mpps(s.LossFree), times(s.LossFreeRatio))
 		}
 	}
-	fmt.Fprintln(w.out)
-	row("", fmt.Sprintf("ns/frame at %.0f k", d.rate/1e3), "×", "ns/frame, full load", "×", "% lost when paced")
+	fmt.Fprintln(w.out, "\n  processor time per forwarded frame in ns, of the whole machine (/proc/stat) and of the tasks that take part")
+	at := fmt.Sprintf(" at %.0f kpps", d.rate/1e3)
+	row("", "machine"+at, "×", "tasks"+at, "×", "% lost")
 	for _, s := range summaries {
-		row(s.Subject, ns(s.Cost), times(s.CostRatio), ns(s.CostFull), times(s.CostFullRatio), fmt.Sprintf("%.2f", 100*s.Loss.Median))
+		row(s.Subject, ns(s.Cost), times(s.CostRatio), ns(s.Tasks), times(s.TasksRatio), fmt.Sprintf("%.2f", 100*s.Loss.Median))
+	}
+	row("", "machine, full load", "×", "tasks, full load", "×")
+	for _, s := range summaries {
+		row(s.Subject, ns(s.CostFull), times(s.CostFullRatio), ns(s.TasksFull), times(s.TasksFullRatio))
 	}
 	var own []float64
 	for i := range rounds {
-		own = append(own, rounds[i].AlonePaced.Busy*1e9/float64(max(1, rounds[i].AlonePaced.Made)))
+		own = append(own, rounds[i].AlonePaced.Tasks*1e9/float64(max(1, rounds[i].AlonePaced.Made)))
 	}
 	if used := others(rounds); used > busyMachine {
-		fmt.Fprintf(w.out, "\n  other programs used %.1f of %d processors meanwhile: these figures mean little\n", used, runtime.NumCPU())
+		fmt.Fprintf(w.out, "\n  other programs used %.1f of %d processors meanwhile: the machine's times mean little, the rest not much more\n", used, runtime.NumCPU())
 	}
-	fmt.Fprintf(w.out, "\n  the generator's own share, subtracted: %s ns a frame at %.0f k\n", ns(newSpread(own)), d.rate/1e3)
+	fmt.Fprintf(w.out, "\n  the generator's own share, subtracted: %s ns a frame at %.0f kpps (tasks)\n", ns(newSpread(own)), d.rate/1e3)
 }
 
 func (w *output) close() {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"corewire/tools/lab"
+	"corewire/tools/traffic"
 )
 
 //go:embed bench.rules
@@ -45,6 +47,7 @@ type running struct {
 	stop  func() error
 	count func() (int, error) // connections tracked; nil where none are
 	flush func() error        // forgets them; nil likewise
+	tasks []int               // processes and kernel threads that do its work
 }
 
 // subjects returns what can be measured here, and the reasons why something cannot.
@@ -68,7 +71,8 @@ func subjects(binary string) (list []subject, missing []string) {
 			func(ctx context.Context, l *lab.Lab, dir string) (running, error) { return startFilter(l, path) }})
 	}
 	list = append(list, subject{"bridge", "Linux bridge alone", func(_ context.Context, l *lab.Lab, _ string) (running, error) {
-		return running{stop: func() error { return nil }}, startBridge(l, lab.Plain)
+		threads, err := startBridge(l, lab.Plain)
+		return running{stop: func() error { return nil }, tasks: threads}, err
 	}})
 	return list, missing
 }
@@ -109,7 +113,7 @@ func startCorewire(ctx context.Context, l *lab.Lab, binary, dir string) (r runni
 	if err != nil {
 		return r, errors.Join(err, p.stop())
 	}
-	return running{p.stop, count, func() error { _, err := verb("conntrack", "flush"); return err }}, nil
+	return running{p.stop, count, func() error { _, err := verb("conntrack", "flush"); return err }, []int{cmd.Process.Pid}}, nil
 }
 
 // startBare runs this program as the bare forwarder.
@@ -132,22 +136,24 @@ func startBare(ctx context.Context, l *lab.Lab, dir string) (r running, err erro
 	if err != nil {
 		return r, errors.Join(err, p.stop())
 	}
-	return running{stop: p.stop}, nil
+	return running{stop: p.stop, tasks: []int{cmd.Process.Pid}}, nil
 }
 
-// startBridge makes the bridge, and lets the near port receive on the subject's processor.
-func startBridge(l *lab.Lab, filter lab.Filter) error {
+// startBridge makes the bridge, and lets its ports receive on the subject's processor. It returns the threads that do.
+func startBridge(l *lab.Lab, filter lab.Filter) (threads []int, err error) {
 	if err := l.Bridge(filter); err != nil {
-		return err
+		return nil, err
 	}
 	if err := l.Receive(); err != nil {
-		return err
+		return nil, err
 	}
-	return l.Do(lab.Wire, func() error {
+	return threads, l.Do(lab.Wire, func() error {
 		for _, port := range []string{lab.InsidePort, lab.OutPort} {
-			if err := threadNAPI(port, subjectCPU); err != nil {
+			added, err := threadNAPI(port, subjectCPU)
+			if err != nil {
 				return err
 			}
+			threads = append(threads, added...)
 		}
 		return nil
 	})
@@ -155,7 +161,8 @@ func startBridge(l *lab.Lab, filter lab.Filter) error {
 
 // startFilter makes the bridge with netfilter and loads the rules.
 func startFilter(l *lab.Lab, restore string) (r running, err error) {
-	if err := startBridge(l, lab.Netfilter); err != nil {
+	threads, err := startBridge(l, lab.Netfilter)
+	if err != nil {
 		return r, err
 	}
 	cmd := exec.Command(restore)
@@ -184,44 +191,42 @@ func startFilter(l *lab.Lab, restore string) (r running, err error) {
 			return nil
 		})
 	}
-	return running{func() error { return nil }, count, flush}, nil
+	return running{func() error { return nil }, count, flush, threads}, nil
 }
 
-// threadNAPI moves an interface's NAPI into kernel threads (Documentation/networking/napi.rst) and binds them to a processor.
-func threadNAPI(port string, cpu int) error {
-	if err := os.WriteFile("/sys/class/net/"+port+"/threaded", []byte("1"), 0); err != nil {
-		return fmt.Errorf("thread NAPI of %s: %w", port, err)
-	}
-	comms, err := filepath.Glob("/proc/[0-9]*/comm")
+// threadNAPI moves an interface's NAPI into kernel threads (Documentation/networking/napi.rst), binds them to a processor and
+// returns them.
+func threadNAPI(port string, cpu int) ([]int, error) {
+	// Interfaces of other labs on this machine may have the same name; theirs are not to be touched.
+	prefix := "napi/" + port + "-"
+	before, err := traffic.Kernel(prefix)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	found := false
-	for _, path := range comms {
-		name, err := os.ReadFile(path)
-		if err != nil || !strings.HasPrefix(string(name), "napi/"+port+"-") {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			continue
-		}
+	if err := os.WriteFile("/sys/class/net/"+port+"/threaded", []byte("1"), 0); err != nil {
+		return nil, fmt.Errorf("thread NAPI of %s: %w", port, err)
+	}
+	threads, err := traffic.Kernel(prefix)
+	if err != nil {
+		return nil, err
+	}
+	threads = slices.DeleteFunc(threads, func(pid int) bool { return slices.Contains(before, pid) })
+	if len(threads) == 0 {
+		return nil, fmt.Errorf("thread NAPI of %s: no thread appeared", port)
+	}
+	for _, pid := range threads {
 		var set unix.CPUSet
 		set.Set(cpu)
-		if err := unix.SchedSetaffinity(pid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("bind NAPI thread of %s to processor %d: %w", port, cpu, err)
+		if err := unix.SchedSetaffinity(pid, &set); err != nil {
+			return nil, fmt.Errorf("bind NAPI thread of %s to processor %d: %w", port, cpu, err)
 		}
 		// A softirq would not wait for other programs either, and the queue of 256 frames is full long before a tick.
 		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
-		if err := unix.SchedSetAttr(pid, &attr, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("raise priority of NAPI thread of %s: %w", port, err)
+		if err := unix.SchedSetAttr(pid, &attr, 0); err != nil {
+			return nil, fmt.Errorf("raise priority of NAPI thread of %s: %w", port, err)
 		}
-		found = true
 	}
-	if !found {
-		return fmt.Errorf("thread NAPI of %s: no thread appeared", port)
-	}
-	return nil
+	return threads, nil
 }
 
 // process is a subject that is a process in the wire's namespace.

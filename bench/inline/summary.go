@@ -25,11 +25,15 @@ type round struct {
 	Subjects   map[string]measurement `json:"subjects"`
 }
 
-// cost is the processor time in ns per forwarded frame: the machine's, less the generator's share for what it made.
-func cost(p, alone point) float64 {
-	own := alone.Busy / float64(max(1, alone.Made))
-	return (p.Busy - own*float64(p.Made)) * 1e9 / float64(max(1, p.Forwarded))
+// cost is the processor time in ns per forwarded frame, less the generator's share for what it made. clock chooses one
+// of a point's two clocks.
+func cost(p, alone point, clock func(point) float64) float64 {
+	own := clock(alone) / float64(max(1, alone.Made))
+	return (clock(p) - own*float64(p.Made)) * 1e9 / float64(max(1, p.Forwarded))
 }
+
+func machineTime(p point) float64 { return p.Busy }
+func taskTime(p point) float64    { return p.Tasks }
 
 // others returns the median number of processors that other programs used between the measurements.
 func others(rounds []round) float64 {
@@ -53,14 +57,19 @@ type summary struct {
 	Subject   string `json:"subject"`
 	Forwarded spread `json:"forwarded_fps"`
 	LossFree  spread `json:"loss_free_fps"`
-	Cost      spread `json:"cost_ns"`      // at the common rate
-	CostFull  spread `json:"cost_full_ns"` // at full load
-	Loss      spread `json:"paced_loss"`   // share of frames lost at the common rate
+	// Processor time per forwarded frame at the common rate and at full load: the machine's, and the tasks'.
+	Cost      spread `json:"cost_ns"`
+	CostFull  spread `json:"cost_full_ns"`
+	Tasks     spread `json:"task_cost_ns"`
+	TasksFull spread `json:"task_cost_full_ns"`
+	Loss      spread `json:"paced_loss"` // share of frames lost at the common rate
 	// The same relative to the reference, round by round: above 1 is more frames, or more time.
 	ForwardedRatio spread `json:"forwarded_ratio"`
 	LossFreeRatio  spread `json:"loss_free_ratio"`
 	CostRatio      spread `json:"cost_ratio"`
 	CostFullRatio  spread `json:"cost_full_ratio"`
+	TasksRatio     spread `json:"task_cost_ratio"`
+	TasksFullRatio spread `json:"task_cost_full_ratio"`
 }
 
 // summarise compares the subjects with the reference, which must be one of them.
@@ -84,8 +93,16 @@ func summarise(names []string, reference string, rounds []round) []summary {
 		s := summary{Subject: name}
 		s.Forwarded, s.ForwardedRatio = column(func(m measurement, _ *round) float64 { return m.Full.rate() })
 		s.LossFree, s.LossFreeRatio = column(func(m measurement, _ *round) float64 { return m.LossFree })
-		s.Cost, s.CostRatio = column(func(m measurement, r *round) float64 { return cost(m.Paced, r.AlonePaced) })
-		s.CostFull, s.CostFullRatio = column(func(m measurement, r *round) float64 { return cost(m.Full, r.AloneFull) })
+		paced := func(clock func(point) float64) func(measurement, *round) float64 {
+			return func(m measurement, r *round) float64 { return cost(m.Paced, r.AlonePaced, clock) }
+		}
+		full := func(clock func(point) float64) func(measurement, *round) float64 {
+			return func(m measurement, r *round) float64 { return cost(m.Full, r.AloneFull, clock) }
+		}
+		s.Cost, s.CostRatio = column(paced(machineTime))
+		s.CostFull, s.CostFullRatio = column(full(machineTime))
+		s.Tasks, s.TasksRatio = column(paced(taskTime))
+		s.TasksFull, s.TasksFullRatio = column(full(taskTime))
 		s.Loss, _ = column(func(m measurement, _ *round) float64 { return m.Paced.loss() })
 		out = append(out, s)
 	}

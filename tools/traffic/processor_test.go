@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"os"
 	"testing"
 	"time"
 )
@@ -14,5 +15,31 @@ func TestParseBusy(t *testing.T) {
 		if _, err := parseBusy(text); err == nil {
 			t.Errorf("%q: no error", text)
 		}
+	}
+}
+
+// The process's own time grows while it works, and a process that does not exist has none.
+func TestTaskTime(t *testing.T) {
+	before, err := TaskTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := before
+	for deadline := time.Now().Add(5 * time.Second); after == before && time.Now().Before(deadline); {
+		if after, err = TaskTime(os.Getpid()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after <= before {
+		t.Errorf("time went from %v to %v", before, after)
+	}
+	if n, err := TaskTime(1 << 30); n != 0 || err != nil {
+		t.Errorf("no process: %v, %v", n, err)
+	}
+	if n, err := ThreadTime(); n <= 0 || err != nil {
+		t.Errorf("thread time %v, %v", n, err)
+	}
+	if pids, err := Kernel("ksoftirqd/0"); len(pids) > 1 || err != nil { // none in a process namespace
+		t.Errorf("ksoftirqd/0 has processes %v, %v", pids, err)
 	}
 }

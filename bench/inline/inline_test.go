@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"corewire/tools/lab"
+)
+
+// TestMain lets the test program be the bare forwarder as well, as the command itself is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == forwardVerb {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		os.Exit(runForward(ctx, os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+// The whole command, shortened, without the subjects that need something installed: every subject forwards, and
+// nothing is left. What it measures here means nothing and is not looked at.
+func TestCommand(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	lab.Need(t, lab.Config{}).Close()
+	t.Setenv("TMPDIR", t.TempDir())
+	var out, progress bytes.Buffer
+	status := run(t.Context(), []string{"--json", "--subjects", "bare-afxdp,bridge", "--rounds", "1", "--duration", "100ms",
+		"--rate", "5000", "--flows", "10", "--search=false"}, &out, &progress)
+	if status != exitMeasured {
+		t.Fatalf("exit status %d\n%s", status, progress.String())
+	}
+	var document struct {
+		Results []struct {
+			Summary []summary
+			Rounds  []round
+		}
+	}
+	if err := json.Unmarshal(out.Bytes(), &document); err != nil || len(document.Results) != 1 {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for name, m := range document.Results[0].Rounds[0].Subjects {
+		if m.Full.Forwarded == 0 || m.Paced.Forwarded == 0 || m.Full.Tasks <= 0 {
+			t.Errorf("%s: %+v", name, m)
+		}
+	}
+	if n := len(document.Results[0].Summary); n != 2 {
+		t.Errorf("%d subjects", n)
+	}
+	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
+// New connections go the same way.
+func TestFresh(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	lab.Need(t, lab.Config{}).Close()
+	var out, progress bytes.Buffer
+	status := run(t.Context(), []string{"--subjects", "bridge", "--rounds", "1", "--duration", "100ms", "--rate", "5000", "--traffic", "new"}, &out, &progress)
+	if status != exitMeasured || !bytes.Contains(out.Bytes(), []byte("M connections/s")) {
+		t.Errorf("exit status %d\n%s%s", status, out.String(), progress.String())
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{{"--what"}, {"argument"}, {"--rounds", "0"}, {"--size", "59"}, {"--duration", "1ms"}, {"--flows", "0"},
+		{"--proto", "sctp"}, {"--traffic", "old"}, {"--rate", "1"}} {
+		var out, complaints bytes.Buffer
+		if status := run(t.Context(), args, &out, &complaints); status != exitUsage || !bytes.Contains(complaints.Bytes(), []byte("inline: ")) {
+			t.Errorf("%v: exit status %d, %q", args, status, complaints.String())
+		}
+	}
+	var out, complaints bytes.Buffer
+	if status := run(t.Context(), []string{"--subjects", "nothing"}, &out, &complaints); status != exitFailed {
+		t.Errorf("unknown subject: exit status %d", status)
+	}
+}
