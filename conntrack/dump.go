@@ -71,37 +71,51 @@ func (t *Table) info(ref uint32, out *Info, now Tick, ext uint64) bool {
 func (t *Table) Flush() int {
 	n := t.live
 	for cursor := uint64(0); ; {
-		_, cursor = t.Delete(cursor, 1<<16, nil, 0)
+		_, cursor = t.Delete(cursor, 1<<16, nil, t.sweep.last)
 		if cursor == 0 {
 			return n
 		}
 	}
 }
 
-// Delete removes the entries that match (all, if match is nil), examining a bounded part of the table like Dump: at
-// most budget entries. It returns how many it removed and the cursor to go on with; 0 when it has seen everything. The
-// Info that match gets is valid during the call only.
+// Delete removes the entries that match (all, if match is nil), examining a bounded part of the table like Dump: about
+// budget entries. It returns how many it removed and the cursor to go on with; 0 when it has seen everything. The Info
+// that match gets is valid during the call only.
 func (t *Table) Delete(cursor uint64, budget int, match func(*Info) bool, now Tick) (n int, next uint64) {
+	return t.visit(cursor, budget, match, now, func(ref uint32) {
+		t.remove(ref, t.hashOf(&t.hot.items[ref].key))
+	})
+}
+
+// SetMarks sets the bits of mask in the marks of the entries that match (all, if match is nil) to those of mark. It is
+// cut into slices like Delete, and forgets the entries' cached verdicts, which may depend on the mark.
+func (t *Table) SetMarks(cursor uint64, budget int, match func(*Info) bool, mark, mask uint32, now Tick) (n int, next uint64) {
+	return t.visit(cursor, budget, match, now, func(ref uint32) {
+		e := &t.hot.items[ref]
+		e.mark = e.mark&^mask | mark&mask
+		e.verdict = [2]uint32{}
+	})
+}
+
+// visit calls f for the entries that match.
+func (t *Table) visit(cursor uint64, budget int, match func(*Info) bool, now Tick, f func(ref uint32)) (n int, next uint64) {
 	ext := t.sweep.extend(now)
 	words := budget/8 + 1
-	w := uint32(cursor >> 6)
 	end := (t.slots.top + 63) / 64
 	var info Info
-	for ; w < end; w++ {
-		if words--; words < 0 {
+	for w := uint32(cursor >> 6); w < end; w++ {
+		if budget <= 0 || words <= 0 {
 			return n, uint64(w) << 6
 		}
 		m := t.slots.word(w)
-		if budget -= bits.OnesCount64(m); budget < 0 && m != 0 && cursor>>6 != uint64(w) {
-			return n, uint64(w) << 6
-		}
+		words--
+		budget -= bits.OnesCount64(m)
 		for ; m != 0; m &= m - 1 {
 			ref := w<<6 + uint32(bits.TrailingZeros64(m))
-			if match != nil && (!t.info(ref, &info, now, ext) || !match(&info)) {
-				continue
+			if match == nil || t.info(ref, &info, now, ext) && match(&info) {
+				f(ref)
+				n++
 			}
-			t.remove(ref, t.hashOf(&t.hot.items[ref].key))
-			n++
 		}
 	}
 	return n, 0

@@ -27,6 +27,12 @@ const (
 	_ = uint(4 - unsafe.Alignof(greState{}))
 )
 
+// entryFixed is what an entry takes without its share of the buckets, in bytes; bucketSize what a bucket does.
+const (
+	entryFixed = int(unsafe.Sizeof(entry{}) + unsafe.Sizeof(cold{}) + unsafe.Sizeof(Tick(0)))
+	bucketSize = int(unsafe.Sizeof(bucket{}))
+)
+
 // arena is an array of T in memory of its own, outside the Go heap: address space for its largest size, of which
 // physical memory is taken page by page where it is first written.
 type arena[T any] struct {

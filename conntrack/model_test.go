@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"testing"
 
 	"corewire/internal/packet"
@@ -295,7 +296,9 @@ type contest struct {
 }
 
 // contestFrames is the universe of a contest: a few connections of every kind, so that operations meet.
-func contestFrames() [][]byte {
+var contestFrames = sync.OnceValue(buildContestFrames)
+
+func buildContestFrames() [][]byte {
 	var out [][]byte
 	ends := []netip.AddrPort{packettest.AP("10.0.0.1:1000"), packettest.AP("10.0.0.2:2000"), packettest.AP("10.0.0.2:1000"), packettest.AP("[2001:db8::1]:1000"), packettest.AP("[2001:db8::2]:53")}
 	for _, a := range ends {

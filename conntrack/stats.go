@@ -22,8 +22,8 @@ type Counters struct {
 	Full      uint64 // of Drop, those for lack of room ("table full")
 	Untracked uint64 // packets that are not tracked by definition
 
-	// InvalidBy counts INVALID packets by reason; Error's are among them.
-	InvalidBy [Reasons]uint64
+	InvalidBy [Reasons]uint64 // INVALID packets by reason; Error's are among them
+	PassedBy  [Reasons]uint64 // packets that passed but, for this reason, did not change their connection
 }
 
 // Add adds o to c, for totals over shards.
@@ -46,6 +46,7 @@ func (c *Counters) Add(o *Counters) {
 	c.Untracked += o.Untracked
 	for i := range c.InvalidBy {
 		c.InvalidBy[i] += o.InvalidBy[i]
+		c.PassedBy[i] += o.PassedBy[i]
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"unsafe"
 
 	"corewire/internal/packet"
 	"corewire/internal/packet/packettest"
@@ -60,14 +59,13 @@ func TestBytesPerEntry(t *testing.T) {
 			t.Fatalf("entry %d: %v", i, o)
 		}
 	}
-	fixed := unsafe.Sizeof(entry{}) + unsafe.Sizeof(cold{}) + unsafe.Sizeof(Tick(0))
-	buckets := float64(r.tab.index.count()*int(unsafe.Sizeof(bucket{}))) / n
+	buckets := float64(r.tab.index.count()*bucketSize) / n
 	slots := 0.0
 	for _, l := range r.tab.slots.level {
 		slots += float64(len(l)*8) / n
 	}
-	total := float64(fixed) + buckets + slots
-	t.Logf("%.2f bytes an entry: %d for the entry, %.2f for buckets, %.2f for free slots", total, fixed, buckets, slots)
+	total := float64(entryFixed) + buckets + slots
+	t.Logf("%.2f bytes an entry: %d for the entry, %.2f for buckets, %.2f for free slots", total, entryFixed, buckets, slots)
 	if total > 128 {
 		t.Errorf("%.2f bytes an entry, at most 128 were promised", total)
 	}
@@ -431,6 +429,38 @@ func TestDumpWhileTheTableChanges(t *testing.T) {
 	}
 }
 
+func TestSetMarks(t *testing.T) {
+	r := newRig(t, Config{Settings: noChecksum(t)})
+	for i := range 300 {
+		r.enter(i)
+	}
+	f := Filter{SrcPort: 1024 + 7}
+	changed := 0
+	for cursor, n := uint64(0), 0; ; {
+		n, cursor = r.tab.SetMarks(cursor, 50, f.Match, 0x50, 0xf0, r.now)
+		if changed += n; cursor == 0 {
+			break
+		}
+	}
+	if changed != 1 {
+		t.Errorf("%d changed", changed)
+	}
+	for cursor := uint64(0); ; {
+		if _, cursor = r.tab.SetMarks(cursor, 50, nil, 0x03, 0x0f, r.now); cursor == 0 {
+			break
+		}
+	}
+	marks := map[uint32]int{}
+	out := make([]Info, 1024)
+	n, _ := r.tab.Dump(0, out, r.now)
+	for _, i := range out[:n] {
+		marks[i.Mark]++
+	}
+	if len(marks) != 2 || marks[0x53] != 1 || marks[0x03] != 299 {
+		t.Errorf("%v", marks)
+	}
+}
+
 func TestFlush(t *testing.T) {
 	r := newRig(t, Config{Settings: noChecksum(t)})
 	for i := range 1000 {
@@ -630,4 +660,59 @@ func TestQueries(t *testing.T) {
 		t.Errorf("%d entries", n)
 	}
 	r.pass(packettest.NewICMPMessage(packettest.IP("fe80::1"), packettest.IP("ff02::1"), 135, 0, 0, packettest.PayloadLen(16)), StateUntracked)
+}
+
+// TestAsSeenOnLinux holds what Linux 6.18 was seen to do with the same frames on a bridge with br_netfilter.
+func TestAsSeenOnLinux(t *testing.T) {
+	a, b := packettest.IP("10.0.0.1"), packettest.IP("10.0.0.2")
+	self := udp("10.0.0.1:1", "10.0.0.1:1")
+	lite := func(src, dst string) []byte {
+		return packettest.NewUDPLite(packettest.AP(src), packettest.AP(dst), packettest.PayloadLen(4))
+	}
+	type step struct {
+		frame []byte
+		state State
+	}
+	for _, c := range []struct {
+		name           string
+		steps          []step
+		listing        string
+		invalid, error uint64
+	}{
+		{"an end that talks to itself", []step{{self, StateNew}, {self, StateEstablished}, {self, StateEstablished}},
+			"udp      17 30 src=10.0.0.1 dst=10.0.0.1 sport=1 dport=1 src=10.0.0.1 dst=10.0.0.1 sport=1 dport=1 mark=0 use=1", 0, 0},
+		{"an error about it", []step{{self, StateNew}, {packettest.NewICMPError(b, a, 3, 3, 0, self, 28), StateRelated}},
+			"udp      17 30 src=10.0.0.1 dst=10.0.0.1 sport=1 dport=1 [UNREPLIED] src=10.0.0.1 dst=10.0.0.1 sport=1 dport=1 mark=0 use=1", 0, 0},
+		{"a ping to itself", []step{{packettest.NewICMP(a, a, 8, 0, 7, 1), StateNew}, {packettest.NewICMP(a, a, 0, 0, 7, 1), StateEstablished}},
+			"icmp     1 30 src=10.0.0.1 dst=10.0.0.1 type=8 code=0 id=7 src=10.0.0.1 dst=10.0.0.1 type=0 code=0 id=7 mark=0 use=1", 0, 0},
+		{"an unknown protocol", []step{{packettest.NewIP(a, a, 89), StateNew}, {packettest.NewIP(a, a, 89), StateEstablished}},
+			"unknown  89 600 src=10.0.0.1 dst=10.0.0.1 src=10.0.0.1 dst=10.0.0.1 mark=0 use=1", 0, 0},
+		{"udplite is a stream at once", []step{{lite("10.0.0.1:5", "10.0.0.2:6"), StateNew}, {lite("10.0.0.2:6", "10.0.0.1:5"), StateEstablished}, {lite("10.0.0.1:5", "10.0.0.2:6"), StateEstablished}},
+			"udplite  136 120 src=10.0.0.1 dst=10.0.0.2 sport=5 dport=6 src=10.0.0.2 dst=10.0.0.1 sport=6 dport=5 [ASSURED] mark=0 use=1", 0, 0},
+		{"dccp has no ports", []step{{packettest.NewDCCP(packettest.AP("10.0.0.1:1"), packettest.AP("10.0.0.2:2"), 0), StateNew}},
+			"dccp     33 600 src=10.0.0.1 dst=10.0.0.2 sport=0 dport=0 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=0 dport=0 mark=0 use=1", 0, 0},
+		{"an answer without request", []step{{packettest.NewICMP(a, b, 0, 0, 7, 1), StateInvalid}}, "", 1, 0},
+		{"icmp type 9", []step{{packettest.NewICMPMessage(a, b, 9, 0, 7), StateInvalid}}, "", 1, 0},
+		{"icmp type 40", []step{{packettest.NewICMPMessage(a, b, 40, 0, 7), StateInvalid}}, "", 0, 1},
+		{"an error about nothing", []step{{packettest.NewICMPError(b, a, 3, 3, 0, self, 28), StateInvalid}}, "", 0, 1},
+		{"icmpv6 in ipv4", []step{{packettest.NewIP(a, b, 58, packettest.Payload([]byte{128, 0, 0, 0, 0, 0, 0, 0})), StateInvalid}}, "", 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, Config{})
+			for _, s := range c.steps {
+				r.pass(s.frame, s.state)
+			}
+			if c.listing == "" {
+				if n := r.tab.Len(); n != 0 {
+					t.Errorf("%d entries", n)
+				}
+			} else {
+				r.one(c.listing)
+			}
+			var n Counters
+			if r.tab.Stats(&n); n.Invalid != c.invalid || n.Error != c.error {
+				t.Errorf("invalid=%d error=%d, want %d and %d", n.Invalid, n.Error, c.invalid, c.error)
+			}
+		})
+	}
 }

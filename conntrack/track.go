@@ -58,6 +58,9 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 		if o.timeout != 0 {
 			t.refresh(e, ref, status, o.timeout, now)
 		}
+		if o.why != ReasonNone {
+			t.stats.PassedBy[o.why]++
+		}
 	default:
 		o := t.packetOther(e, ref, c.Dir, status, p, now)
 		if o.act != actAccept {
