@@ -47,9 +47,8 @@ type point struct {
 	Tasks     float64 `json:"task_seconds"` // processor time of generator, subject and softirq threads
 }
 
-func (p point) rate() float64    { return float64(p.Forwarded) / p.Seconds }
-func (p point) offered() float64 { return float64(p.Made) / p.Seconds }
-func (p point) loss() float64    { return 1 - float64(p.Forwarded)/float64(max(1, p.Made)) }
+func (p point) rate() float64 { return float64(p.Forwarded) / p.Seconds }
+func (p point) loss() float64 { return 1 - float64(p.Forwarded)/float64(max(1, p.Made)) }
 
 // bench is one lab with generator and sinks.
 type bench struct {
