@@ -299,11 +299,16 @@ func synOptions(list []byte) (scaleCode uint8, sack bool) {
 	}
 }
 
+// onlyTimestamp reports whether a list is a timestamp with its usual padding, by far the most frequent one of an open
+// connection.
+func onlyTimestamp(list []byte) bool {
+	return len(list) == 12 && binary.BigEndian.Uint32(list) == tcpOptNop<<24|tcpOptNop<<16|tcpOptTimestamp<<8|10
+}
+
 // sackEdge returns the highest right edge of a segment's SACK blocks, or ack where none is higher. Only the first
 // SACK option counts.
 func sackEdge(list []byte, ack uint32) uint32 {
-	// A lone timestamp with its usual padding is by far the most frequent list of an established connection.
-	if len(list) == 12 && binary.BigEndian.Uint32(list) == tcpOptNop<<24|tcpOptNop<<16|tcpOptTimestamp<<8|10 {
+	if onlyTimestamp(list) {
 		return ack
 	}
 	edge := ack
@@ -389,7 +394,26 @@ func tcpPacket(s *tcpState, state uint8, dir Dir, status uint32, p *packet.Packe
 	if g.class == tcpClassNone {
 		return outcome{act: actInvalid, state: state, why: ReasonTCPFlags}
 	}
+	// Nearly every segment is an ACK of an open connection that fits in every way. It needs neither the state machine
+	// nor what follows a failed condition.
+	if state == tcpEstablished && g.class == tcpClassACK && ^status&(StatusSeenReply|StatusAssured) == 0 && s.fits(dir, &g) {
+		s.learn(dir, &g, g.seq, g.ack, g.ack, g.end)
+		s.setLast(tcpClassACK, dir)
+		return outcome{state: state, timeout: s.timeout(state, tcpClassACK, set)}
+	}
 	return tcpJudge(s, state, dir, status, &g, set)
+}
+
+// fits reports whether an ACK meets all conditions of window and has no SACK blocks to be looked at. When it says no,
+// window may still say yes.
+func (s *tcpState) fits(dir Dir, g *tcpSegment) bool {
+	sender, receiver := &s.side[dir], &s.side[dir^1]
+	if len(g.options) != 0 && s.has(dir^1, tcpSACK) && !onlyTimestamp(g.options) {
+		return false
+	}
+	return sender.maxWin != 0 && receiver.maxWin != 0 &&
+		tcpBefore(g.seq, sender.maxEnd+1) && tcpBefore(g.ack, receiver.end+1) &&
+		!tcpBefore(g.end, sender.end-receiver.maxWin) && !tcpBefore(g.ack, receiver.end-max(sender.maxWin, tcpMinAckWindow))
 }
 
 // tcpJudge runs the state machine and the window checks over one segment and writes to s what they learn from it.
@@ -667,7 +691,16 @@ func (s *tcpState) window(state uint8, dir Dir, g *tcpSegment, set *Settings) (a
 		return s.misfit(dir, tcpWindowIgnore, ReasonTCPAckUnder, set)
 	}
 
-	if !syn {
+	s.learn(dir, g, seq, ack, sack, end)
+	return tcpWindowAccept, ReasonNone
+}
+
+// learn takes over what a segment that met all conditions says: seq and end are its sequence numbers, ack its
+// acknowledgement and sack the highest edge acknowledged, which for some RSTs are not those of the header.
+func (s *tcpState) learn(dir Dir, g *tcpSegment, seq, ack, sack, end uint32) {
+	sender, receiver := &s.side[dir], &s.side[dir^1]
+	win := g.win
+	if g.flags&tcpSYN == 0 {
 		win <<= s.shift(dir) // the window of a SYN is never scaled
 	}
 	sender.maxWin = max(sender.maxWin, win+(sack-ack))
@@ -700,7 +733,6 @@ func (s *tcpState) window(state uint8, dir Dir, g *tcpSegment, set *Settings) (a
 			s.retrans = 0
 		}
 	}
-	return tcpWindowAccept, ReasonNone
 }
 
 // misfit turns a failed condition into acceptance where the sender is judged liberally.
