@@ -237,18 +237,20 @@ func TestChange(t *testing.T) {
 // The documentation is the rows'.
 func TestMarkdown(t *testing.T) {
 	golden(t, "testdata/settings.md", Markdown())
-	readme, err := os.ReadFile("../../README.md")
+	const path = "../../README.md"
+	readme, err := os.ReadFile(path)
 	if err != nil {
 		t.Skip("no README.md")
 	}
-	_, rest, ok := strings.Cut(string(readme), MarkBegin+"\n")
+	before, rest, ok := strings.Cut(string(readme), MarkBegin+"\n")
 	if !ok {
-		t.Skip("README.md has no part for the settings")
+		return // it does not show the settings
 	}
-	part, _, ok := strings.Cut(rest, MarkEnd)
-	if !ok || part != Markdown() {
-		t.Errorf("the settings in README.md are not current: put the output of `corewire config docs` between the marks")
+	_, after, ok := strings.Cut(rest, MarkEnd)
+	if !ok {
+		t.Fatalf("%s has %s without %s", path, MarkBegin, MarkEnd)
 	}
+	golden(t, path, before+MarkBegin+"\n"+Markdown()+MarkEnd+after)
 }
 
 func TestLimit(t *testing.T) {

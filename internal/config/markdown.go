@@ -5,6 +5,8 @@ import (
 	"strings"
 )
 
+//go:generate go test . -run ^TestMarkdown$ -update
+
 // Markdown returns the documentation of all settings: a table for each group, in the order of the rows.
 func Markdown() string {
 	var b strings.Builder

@@ -30,6 +30,8 @@ const (
 	defaultSpin, maxSpin = 50, 1000000
 	// maxEntries keeps an entry's index within 30 bits.
 	maxEntries = 1 << 30
+	// maxBuckets are 4 GiB; each has a cache line.
+	maxBuckets = 1 << 26
 )
 
 // Table returns all rows in the order of the documentation. The caller must not change them.
@@ -86,9 +88,9 @@ var table = sync.OnceValue(func() []Setting {
 		rows = append(rows, nonIP(class.name, class.help))
 	}
 	rows = append(rows,
-		number("nf_conntrack_max", "Connection tracking", "0", 0, maxEntries, "entries", Live, "most connections tracked at once, over all workers; 0 = as many as nf_conntrack_buckets",
+		number("nf_conntrack_max", "Connection tracking", "0", 0, maxEntries, "entries", Live, "most connections tracked at once, over all workers; 0 = as many as nf_conntrack_buckets, or where that is 0 too, from memory by Linux's formula",
 			func(c *Config) *int { return &c.Max }),
-		number("nf_conntrack_buckets", "Connection tracking", "0", 0, maxEntries, "buckets", Live, "what nf_conntrack_max is where that is 0, as in Linux; 0 = from memory, by Linux's formula; the table itself grows and shrinks with its entries",
+		number("nf_conntrack_buckets", "Connection tracking", "0", 0, maxBuckets, "buckets", Restart, "buckets, of 12 entries each, that the hash table keeps at least, over all workers; 0 = it begins small and grows with its entries",
 			func(c *Config) *int { return &c.Buckets }),
 	)
 	rows = append(rows, trackingRows()...)

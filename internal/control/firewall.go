@@ -85,7 +85,7 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 	f := &Firewall{link: l, options: o, started: time.Now(), memory: memory}
 	f.config.Store(c)
 	most := c.Limit(memory)
-	setup := dataplane.Config{Wires: wires, Ruleset: rs, Max: most, Settings: c.Tracking(), Burst: c.Burst, Spin: c.Spin, Notify: o.Notify, Policy: Policies(c)}
+	setup := dataplane.Config{Wires: wires, Ruleset: rs, Max: most, Buckets: c.Buckets, Settings: c.Tracking(), Burst: c.Burst, Spin: c.Spin, Notify: o.Notify, Policy: Policies(c)}
 	if setup.CPUs, err = c.Pin(len(wires)); err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ const (
 	writeTimeout = 10 * time.Second
 	idleTimeout  = 2 * time.Minute
 	askTimeout   = 5 * time.Second // for the workers' answers
+	loadTimeout  = time.Minute     // for reading and compiling rule files as well
 	maxHeader    = 16 << 10        // bytes
 	maxSockets   = 64              // connections at once, on each listener
 )
@@ -168,11 +169,12 @@ func (c *counted) Close() error {
 // routes returns the API's handlers.
 func (f *Firewall) routes() *http.ServeMux {
 	mux := http.NewServeMux()
-	handle := func(pattern string, h func(context.Context, *http.Request) (any, error)) {
+	within := func(limit time.Duration, pattern string, h func(context.Context, *http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+			ctx, cancel := context.WithTimeout(r.Context(), limit)
 			defer cancel()
-			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			c := http.NewResponseController(w)
+			if err := errors.Join(c.SetReadDeadline(time.Now().Add(readTimeout)), c.SetWriteDeadline(time.Now().Add(limit+writeTimeout))); err != nil {
 				respond(w, http.StatusInternalServerError, Error{err.Error()})
 				return
 			}
@@ -184,6 +186,9 @@ func (f *Firewall) routes() *http.ServeMux {
 			respond(w, http.StatusOK, answer)
 		})
 	}
+	handle := func(pattern string, h func(context.Context, *http.Request) (any, error)) {
+		within(askTimeout, pattern, h)
+	}
 	handle("GET "+pathStatus, func(context.Context, *http.Request) (any, error) { return f.Status(), nil })
 	handle("GET "+pathStats, func(ctx context.Context, _ *http.Request) (any, error) { return f.Stats(ctx) })
 	handle("GET "+pathCount, func(context.Context, *http.Request) (any, error) { return f.Count(), nil })
@@ -193,9 +198,9 @@ func (f *Firewall) routes() *http.ServeMux {
 		return Flushed{n}, err
 	})
 	handle("GET "+pathRules, func(ctx context.Context, _ *http.Request) (any, error) { return f.Rules(ctx) })
-	handle("POST "+pathReload, func(ctx context.Context, _ *http.Request) (any, error) { return f.Reload(ctx) })
+	within(loadTimeout, "POST "+pathReload, func(ctx context.Context, _ *http.Request) (any, error) { return f.Reload(ctx) })
 	handle("GET "+pathConfig, func(context.Context, *http.Request) (any, error) { return f.Config().Values(), nil })
-	handle("PATCH "+pathConfig, func(ctx context.Context, r *http.Request) (any, error) {
+	within(loadTimeout, "PATCH "+pathConfig, func(ctx context.Context, r *http.Request) (any, error) {
 		var settings map[string]string
 		d := json.NewDecoder(r.Body)
 		if err := d.Decode(&settings); err != nil {
