@@ -3,10 +3,10 @@ package conntrack
 import (
 	"encoding/binary"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"corewire/internal/packet"
 	"corewire/internal/packet/packettest"
@@ -492,7 +492,7 @@ func TestTCPScripts(t *testing.T) {
 
 // TestTCPStateSize: the memory of a connection is 48 bytes.
 func TestTCPStateSize(t *testing.T) {
-	if n := unsafe.Sizeof(tcpState{}); n != 48 {
+	if n := reflect.TypeFor[tcpState]().Size(); n != 48 {
 		t.Errorf("tcpState has %d bytes, want 48", n)
 	}
 }
