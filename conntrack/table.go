@@ -201,10 +201,12 @@ const touchBurst = 64
 // Call it after Hash and before Track.
 func (t *Table) Touch(pkts []packet.Packet) {
 	var refs [touchBurst]uint32
+	var late [touchBurst]uint8 // packets that are not in their first bucket, one in twenty-five or new
 	var x uint64
 	for len(pkts) > 0 {
 		burst := pkts[:min(len(pkts), touchBurst)]
 		pkts = pkts[len(burst):]
+		n := 0
 		for i := range burst {
 			h := burst[i].Hash
 			b := &t.index.arena.items[t.index.first(h)]
@@ -212,6 +214,8 @@ func (t *Table) Touch(pkts []packet.Packet) {
 			if m == 0 {
 				x += t.index.arena.items[t.index.second(h)].tags0
 				refs[i] = 0
+				late[n&(touchBurst-1)] = uint8(i)
+				n++
 				continue
 			}
 			refs[i] = b.ref[bits.TrailingZeros32(m)]
@@ -222,6 +226,13 @@ func (t *Table) Touch(pkts []packet.Packet) {
 			if burst[i].Proto == packet.ProtoTCP {
 				c := &t.cold.items[ref] // may lie across two lines
 				x += uint64(c[0]) + uint64(c[len(c)-1])
+			}
+		}
+		for _, i := range late[:n] {
+			h := burst[i].Hash
+			b := &t.index.arena.items[t.index.second(h)]
+			if m := b.match(tagOf(h)); m != 0 {
+				x += t.hot.items[b.ref[bits.TrailingZeros32(m)]].key.A.Hi
 			}
 		}
 	}
