@@ -195,8 +195,29 @@ func TestRun(t *testing.T) {
 		return out
 	}
 
+	notify := filepath.Join(dir, "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	told := func() string {
+		t.Helper()
+		b := make([]byte, 200)
+		manager.SetReadDeadline(time.Now().Add(20 * time.Second))
+		n, err := manager.Read(b)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b[:n])
+	}
+
+	t.Setenv("NOTIFY_SOCKET", notify)
 	p := start(t, l, args...)
 	p.wait("msg=forwarding")
+	if s := told(); !strings.HasPrefix(s, "READY=1\n") {
+		t.Errorf("the service manager was told %q", s)
+	}
 	for _, want := range []string{"inside   in0 (veth, mtu 1500", "XDP native, copy mode, 1 queue, need_wakeup on", "outside  out0", "driver   xsk", "fails    closed", "1 worker, 2 rules", "control  " + socket, "metrics  http://127.0.0.1:9180/metrics"} {
 		if !strings.Contains(p.out.String(), want) {
 			t.Errorf("it did not say %q:\n%s", want, p.out.String())
@@ -272,6 +293,9 @@ func TestRun(t *testing.T) {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	if err := p.end(); err != nil {
 		t.Errorf("after SIGTERM: %v\n%s", err, p.out.String())
+	}
+	if s := told(); s != "STOPPING=1" {
+		t.Errorf("the service manager was told %q", s)
 	}
 	if after := links(t, l); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)

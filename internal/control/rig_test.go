@@ -42,8 +42,8 @@ type rig struct {
 func newRig(t *testing.T, workers int, changes map[string]string) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	r := &rig{t: t, rules: filepath.Join(dir, "rules")}
-	r.write(ruleText)
+	r := &rig{t: t}
+	r.file()
 	r.settings = map[string]string{"rules": r.rules, "control-socket": filepath.Join(dir, "corewire.sock"), "metrics-addr": "127.0.0.1:0", "cpus": "none", "nf_conntrack_max": "1000"}
 	maps.Copy(r.settings, changes)
 	base, _, err := config.Load("", nil)
@@ -99,6 +99,13 @@ func newRig(t *testing.T, workers int, changes map[string]string) *rig {
 		}
 	})
 	return r
+}
+
+// file writes the rules to a file of their own and returns its path.
+func (r *rig) file() string {
+	r.rules = filepath.Join(r.t.TempDir(), "rules")
+	r.write(ruleText)
+	return r.rules
 }
 
 func (r *rig) write(text string) {
