@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -174,5 +175,64 @@ func BenchmarkSweep(b *testing.B) {
 		tab.sweep.started -= sweepInterval
 	}
 	b.ReportMetric(float64(total.Nanoseconds())/float64(b.N)/(1<<20), "ns/flow")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkResize measures bursts of established traffic over a million flows while the table stays as it is, while
+// its buckets are doubled by setting, and while they are halved again: the longest burst, with Expire, is what a worker
+// is held up at most. The median tells what is the machine's own unrest.
+func BenchmarkResize(b *testing.B) {
+	tab, flows := benchFlows(b, 1<<20)
+	r := rand.New(rand.NewPCG(5, 6))
+	pkts := make([]packet.Packet, 64)
+	read := steady(b)
+	burst := func() time.Duration {
+		for j := range pkts {
+			pkts[j] = flows[r.IntN(len(flows))]
+		}
+		t0 := cpuTime(b)
+		tab.Hash(pkts)
+		tab.Touch(pkts)
+		for j := range pkts {
+			tab.Track(&pkts[j], 5000)
+		}
+		tab.Expire(5000, 64)
+		return cpuTime(b) - t0 - read
+	}
+	few := tab.Buckets()
+	tab.index.arena.populate(0, 2*few)
+	report := func(name string, d []time.Duration) {
+		slices.Sort(d)
+		b.ReportMetric(float64(d[len(d)/2].Nanoseconds())/1000, name+"-median-µs")
+		b.ReportMetric(float64(d[len(d)*999/1000].Nanoseconds())/1000, name+"-p99.9-µs")
+		b.ReportMetric(float64(d[len(d)-1].Nanoseconds())/1000, name+"-longest-µs")
+	}
+	// Once, whatever b.N is: the table is used up.
+	var steady, growing, shrinking []time.Duration
+	for range 20_000 {
+		steady = append(steady, burst())
+	}
+	for tab.SetBuckets(2 * few); tab.Buckets() < 2*few; {
+		growing = append(growing, burst())
+	}
+	tab.SetBuckets(0)
+	for range 5_000 {
+		burst()
+	}
+	// Three quarters of the flows go, so that the table halves.
+	for cursor := uint64(0); ; {
+		if _, cursor = tab.Delete(cursor, 1<<12, func(i *Info) bool { return i.Key.APort&3 != 0 || i.Key.BPort&3 != 1 && i.Key.BPort&3 != 0 }, 5000); cursor == 0 {
+			break
+		}
+	}
+	for last := tab.Buckets(); ; last = tab.Buckets() {
+		shrinking = append(shrinking, burst())
+		if tab.Buckets() == last {
+			break
+		}
+	}
+	report("steady", steady)
+	report("growing", growing)
+	report("shrinking", shrinking)
 	b.ReportMetric(0, "ns/op")
 }

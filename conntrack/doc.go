@@ -85,8 +85,8 @@
 // # Memory
 //
 // Entries and buckets lie outside the Go heap, in address space reserved at the start, and hold no pointers: the
-// collector never sees them, indices stay what they are, and growth copies nothing. Populate makes memory present
-// ahead of use. After the maximum was lowered, entries above it move down, a few at a time, and memory is given back.
+// collector never sees them, indices stay what they are, and growth copies nothing. New and Populate make memory
+// present ahead of use. After the maximum was lowered, entries above it move down, a few at a time, and memory is given back.
 //
 // # Who may call what
 //

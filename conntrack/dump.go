@@ -66,16 +66,16 @@ func (t *Table) info(ref uint32, out *Info, now Tick, ext uint64) bool {
 	return true
 }
 
-// Flush removes every entry and returns how many they were. It takes some milliseconds for a million: a caller that
-// cannot wait removes slices with Delete.
+// Flush removes every entry and returns how many they were. It clears the buckets without looking at the entries: about
+// a millisecond for a million.
 func (t *Table) Flush() int {
 	n := t.live
-	for cursor := uint64(0); ; {
-		_, cursor = t.Delete(cursor, 1<<16, nil, t.sweep.last)
-		if cursor == 0 {
-			return n
-		}
-	}
+	clear(t.index.arena.items[:t.index.count()])
+	t.slots.clear()
+	t.cap.release(t.credit + int64(n))
+	t.credit, t.live, t.pending = 0, 0, 0
+	t.stats.Delete += uint64(n)
+	return n
 }
 
 // Delete removes the entries that match (all, if match is nil), examining a bounded part of the table like Dump: about

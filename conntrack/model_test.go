@@ -344,6 +344,9 @@ func (d *contest) run() {
 			d.clock += uint64(max(0, d.next(200_000)))
 		case op < 60:
 			d.tab.Expire(now, max(0, d.next(5)))
+		case op < 61 && d.next(40) == 0:
+			d.tab.Flush()
+			clear(d.model.conns)
 		case op < 61:
 			d.delete(uint8(max(0, d.next(256))))
 		case op < 62:

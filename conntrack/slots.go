@@ -97,6 +97,17 @@ func (s *slots) trim(n int) bool {
 	return false
 }
 
+// clear marks every index as free.
+func (s *slots) clear() {
+	n := int(s.top)
+	for l := range s.level {
+		n = (n + 63) / 64
+		clear(s.level[l][:n])
+	}
+	s.top = 0
+	s.add(0)
+}
+
 // close gives the memory back.
 func (s *slots) close() error {
 	var errs []error

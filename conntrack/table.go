@@ -29,6 +29,10 @@ type Config struct {
 // DefaultReserve is the address space that a Table takes if not told otherwise, in entries: 16 Mi, 2 GiB of addresses.
 const DefaultReserve = 1 << 24
 
+// populateAtStart is for how many entries New makes memory present at most, 32 MiB; less where the shard's even share of
+// the maximum is less. More would make the start slow where the maximum is large.
+const populateAtStart = 1 << 18
+
 // Table is one shard of the connection table. One goroutine uses it; the methods that say so may be called from others.
 type Table struct {
 	hot     arena[entry]
@@ -106,6 +110,11 @@ func New(c Config) (*Table, error) {
 	t.index.mask = minBuckets - 1
 	t.SetBuckets(c.Buckets)
 	t.resize(int(t.minBuckets))
+	share := populateAtStart
+	if m := c.Capacity.Max(); m != 0 {
+		share = min(share, m/int(c.Capacity.shards))
+	}
+	t.Populate(share)
 	return t, nil
 }
 
@@ -157,8 +166,9 @@ func (t *Table) Buckets() int { return t.index.count() }
 // Len returns the number of entries, expired ones that were not swept yet included, as nf_conntrack_count does.
 func (t *Table) Len() int { return t.live }
 
-// Populate makes the memory ready that the next n entries will need, so that the table grows without page faults in
-// the caller's bursts. It may be called from any goroutine while the table is in use.
+// Populate makes the memory ready that n entries in all will need, so that the table grows without page faults in its
+// owner's bursts (a fault on a huge page takes some hundred microseconds). New has done so for the first 2¹⁸. It may be
+// called from any goroutine while the table is in use.
 func (t *Table) Populate(n int) {
 	// The lowest indices are used first, so those that were never used are the ones not present.
 	n = min(n+1, t.reserve)

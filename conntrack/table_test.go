@@ -466,6 +466,10 @@ func TestFlush(t *testing.T) {
 	for i := range 1000 {
 		r.enter(i)
 	}
+	r.tab.Delete(0, 1<<20, func(i *Info) bool { return i.Key.APort&1 == 1 || i.Key.BPort&1 == 1 && i.Key.APort != 53 }, r.now)
+	for i := 1000; r.tab.Len() < 1000; i++ {
+		r.enter(i)
+	}
 	if n := r.tab.Flush(); n != 1000 || r.tab.Len() != 0 || len(r.lines(FormatConntrack)) != 0 {
 		t.Errorf("flushed %d, left %d", n, r.tab.Len())
 	}
