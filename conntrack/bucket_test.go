@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"testing"
+
+	"corewire/internal/packet"
 )
 
 func TestBucketAgainstArrays(t *testing.T) {
@@ -136,4 +138,66 @@ func TestDefaultBuckets(t *testing.T) {
 			t.Errorf("%d MiB: %d, want %d", memory>>20, got, want)
 		}
 	}
+}
+
+// TestChosenTuplesSpreadLikeRandomOnes enters tuples as a flood would choose them, without the secret: the buckets fill
+// as evenly as with random tuples, and every one finds a place.
+func TestChosenTuplesSpreadLikeRandomOnes(t *testing.T) {
+	const n = 60_000
+	rnd := rand.New(rand.NewPCG(8, 8))
+	for _, c := range []struct {
+		name string
+		key  func(i uint64) packet.Key
+	}{
+		{"random", func(uint64) packet.Key {
+			return packet.Key{A: packet.Addr{Hi: rnd.Uint64(), Lo: rnd.Uint64()}, APort: uint16(rnd.Uint32())}
+		}},
+		{"ports of one host", func(i uint64) packet.Key { return packet.Key{APort: uint16(i)} }},
+		{"ports in steps of 256", func(i uint64) packet.Key { return packet.Key{APort: uint16(i << 8), BPort: uint16(i >> 8)} }},
+		{"low bits of an address", func(i uint64) packet.Key { return packet.Key{A: packet.Addr{Lo: i}} }},
+		{"high bits of an address", func(i uint64) packet.Key { return packet.Key{A: packet.Addr{Hi: i << 48}} }},
+		{"both addresses together", func(i uint64) packet.Key { return packet.Key{A: packet.Addr{Lo: i}, B: packet.Addr{Lo: i}} }},
+		{"addresses against each other", func(i uint64) packet.Key { return packet.Key{A: packet.Addr{Lo: i}, B: packet.Addr{Lo: -i}} }},
+		{"powers of three", func(i uint64) packet.Key { return packet.Key{A: packet.Addr{Lo: pow3(i)}} }},
+	} {
+		r := newRig(t, Config{Capacity: NewCapacity(0, 1), Reserve: 1 << 17, Settings: noChecksum(t)})
+		for i := range uint64(n) {
+			ps := [1]packet.Packet{{Key: c.key(i), Proto: packet.ProtoUDP}}
+			ps[0].Key.Proto, ps[0].Key.Family = packet.ProtoUDP, 6
+			r.tab.Hash(ps[:])
+			conn := r.tab.Track(&ps[0], r.now)
+			if !conn.Fresh {
+				t.Fatalf("%s: tuple %d is known", c.name, i)
+			}
+			if o := r.tab.Confirm(&conn, r.now); o != Confirmed {
+				t.Fatalf("%s: tuple %d: %v", c.name, i, o)
+			}
+		}
+		second := 0
+		for b := range r.tab.index.count() {
+			x := &r.tab.index.arena.items[b]
+			for j, ref := range x.ref {
+				if x.tag(j) != 0 && r.tab.index.first(r.tab.hashOf(&r.tab.hot.items[ref].key)) != uint64(b) {
+					second++
+				}
+			}
+		}
+		if share := 100 * float64(second) / n; share > 6 {
+			t.Errorf("%s: %.1f %% of the entries in their second bucket", c.name, share)
+		} else {
+			t.Logf("%s: %.1f %% of the entries in their second bucket", c.name, share)
+		}
+	}
+}
+
+// pow3 returns 3 to the i, modulo 2⁶⁴.
+func pow3(i uint64) uint64 {
+	x := uint64(1)
+	for b := uint64(3); i > 0; i >>= 1 {
+		if i&1 != 0 {
+			x *= b
+		}
+		b *= b
+	}
+	return x
 }
