@@ -30,6 +30,9 @@
 // port's NAPI gets a thread on the first processor, as if a NIC's interrupt were bound there, so that they have a
 // processor to themselves as well.
 //
+// On a machine that others use as well, --realtime keeps them off: generator and subjects then run in the real-time class.
+// Forwarded rates and the tasks' clock are right then; the machine's clock is not.
+//
 // # Reading the result
 //
 // Subjects are interleaved in rounds. Only ratios within a round are compared; what is printed is their median over

@@ -47,6 +47,7 @@ type options struct {
 	traffic string
 	search  bool
 	json    bool
+	fifo    bool
 	load    load
 }
 
@@ -65,6 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.DurationVar(&o.load.duration, "duration", time.Second, "length of one measurement (100ms to 1m)")
 	f.Float64Var(&o.load.rate, "rate", 200_000, "frames a second at which processor time is measured; all subjects must be able to forward it")
 	f.BoolVar(&o.search, "search", true, "search the loss-free rate")
+	f.BoolVar(&o.fifo, "realtime", false, "keep other programs off the processors while measuring; they will notice")
 	f.BoolVar(&o.json, "json", false, "print one JSON object with every measurement")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -76,6 +78,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err := o.check(f.NArg()); err != nil {
 		fmt.Fprintln(stderr, "inline:", err)
 		return exitUsage
+	}
+	if o.fifo {
+		if err := realtime(); err != nil {
+			fmt.Fprintln(stderr, "inline:", err)
+			return exitFailed
+		}
 	}
 	list, missing := subjects(o.binary)
 	list, err := choose(list, missing, o.only)
@@ -301,9 +309,17 @@ func (w *output) table(list []subject, o options, d load, rounds []round) {
 			row(s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio))
 		}
 	} else {
-		row("", "forwarded Mpps", "×", "loss-free Mpps", "×")
+		cells := func(s summary) []string { return []string{s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio)} }
+		head := []string{"", "forwarded Mpps", "×"}
+		if o.search {
+			head = append(head, "loss-free Mpps", "×")
+			cells = func(s summary) []string {
+				return []string{s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio), mpps(s.LossFree), times(s.LossFreeRatio)}
+			}
+		}
+		row(head...)
 		for _, s := range summaries {
-			row(s.Subject, mpps(s.Forwarded), times(s.ForwardedRatio), mpps(s.LossFree), times(s.LossFreeRatio))
+			row(cells(s)...)
 		}
 	}
 	fmt.Fprintln(w.out, "\n  processor time per forwarded frame in ns, of the whole machine (/proc/stat) and of the tasks that take part")
