@@ -32,21 +32,27 @@ const (
 // forward moves every frame from each port to the other, over package ring and nothing else, until ctx ends. It is what
 // AF_XDP costs here without a firewall in it.
 func forward(ctx context.Context, inside, outside, state string, out io.Writer) (err error) {
-	runtime.LockOSThread()
-	var cpu unix.CPUSet
-	cpu.Set(subjectCPU)
-	if err := unix.SchedSetaffinity(0, &cpu); err != nil {
-		return fmt.Errorf("pin forwarder to processor %d: %w", subjectCPU, err)
-	}
 	link, err := ring.Open(ring.Config{Inside: inside, Outside: outside, Workers: 1, StatePath: state})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, link.Close()) }()
 	fmt.Fprintln(out, readyLine)
+	defer context.AfterFunc(ctx, link.Wires()[0].Wake)()
+	ended := make(chan error)
+	go func() { ended <- move(ctx, link) }()
+	return <-ended
+}
+
+// move is the worker. Its thread is pinned and ends with it; threads made from it would be pinned as well.
+func move(ctx context.Context, link *ring.Link) error {
+	runtime.LockOSThread()
+	var cpu unix.CPUSet
+	cpu.Set(subjectCPU)
+	if err := unix.SchedSetaffinity(0, &cpu); err != nil {
+		return fmt.Errorf("pin forwarder to processor %d: %w", subjectCPU, err)
+	}
 	wire := link.Wires()[0]
-	stopped := context.AfterFunc(ctx, wire.Wake)
-	defer stopped()
 	frames := make([]packet.Frame, burst)
 	last := monotonic()
 	for ctx.Err() == nil {
