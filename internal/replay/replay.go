@@ -96,12 +96,28 @@ func Open(c Config) (*Replay, error) {
 	r.base = r.next.Time
 	r.engine, err = dataplane.New(dataplane.Config{
 		Wires: []ring.Wire{r.wire}, Ruleset: c.Ruleset, Max: c.Max, Settings: c.Settings, Policy: c.Policy,
-		Burst: 1, Record: true, Clock: func() int64 { return int64(r.now) },
+		Secret: fixedSecret(), Burst: 1, Record: true, Clock: func() int64 { return int64(r.now) },
 	})
 	if err != nil {
 		return nil, errors.Join(err, capture.Close())
 	}
 	return r, nil
+}
+
+// fixedSecret is the key of the table's hash. It is the same in every replay, so that the same captures give the same
+// results also where the table is full and the hash decides who makes room; nobody can do more harm with it than make his
+// own replay slow.
+func fixedSecret() *[packet.HasherSecret]uint64 {
+	var s [packet.HasherSecret]uint64
+	x := uint64(0)
+	for i := range s { // SplitMix64 (Steele, Lea, Flood 2014): any fixed, well mixed numbers would do
+		x += 0x9e3779b97f4a7c15
+		z := x
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		s[i] = z ^ z>>31
+	}
+	return &s
 }
 
 // read makes the next frame ready, or remembers why there is none.
