@@ -58,6 +58,7 @@ func printStats(w io.Writer, s *control.Stats, all bool) error {
 		{"decided", fmt.Sprintf("cached %d, matched %d", t.Cached, t.Matched)},
 		{"connections", fmt.Sprintf("%d of at most %d", s.Entries, s.Max)},
 		{"conntrack", pairs(t.Conntrack, all)},
+		{"invalid", pairs(t.Invalid, all)},
 		{"fragments", strings.TrimPrefix(pairs(t.Fragments, all)+fmt.Sprintf(", held %d", t.Held), "–, ")},
 	}
 	for p := range packet.Port(packet.Ports) {

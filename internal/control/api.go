@@ -98,6 +98,7 @@ type Counters struct {
 	Entries   int                     `json:"entries"`   // connections of this worker's shard
 	Held      int                     `json:"held"`      // fragments that wait for the rest of their datagram
 	Conntrack map[string]uint64       `json:"conntrack"` // by the kernel's names
+	Invalid   map[string]uint64       `json:"invalid"`   // INVALID packets, by the check that failed
 	Fragments map[string]uint64       `json:"fragments"` // datagrams and fragments, by outcome
 	Chunks    Chunks                  `json:"chunks"`
 }

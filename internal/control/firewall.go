@@ -275,7 +275,7 @@ func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]co
 // apply puts settings and, unless nil, a rule set in force. Everything has been checked by now; what can still fail is
 // a worker that does not answer, and then the settings are put back.
 func (f *Firewall) apply(ctx context.Context, from, to *config.Config, rs *rules.Ruleset) error {
-	if *from.Tracking() != *to.Tracking() {
+	if from.Tracking() != to.Tracking() { // immutable: another one is another value
 		if err := f.engine.SetSettings(ctx, to.Tracking()); err != nil {
 			return errors.Join(err, f.back(from))
 		}

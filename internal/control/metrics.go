@@ -25,7 +25,7 @@ type collector struct {
 	info, up                           *prometheus.Desc
 	frames, bytes, verdicts, drops     *prometheus.Desc
 	packets, classes, decisions        *prometheus.Desc
-	entries, most, trackers            *prometheus.Desc
+	entries, most, trackers, invalid   *prometheus.Desc
 	handoffs, turns, longest           *prometheus.Desc
 	chunks, held, fragments, wire, xdp *prometheus.Desc
 	rulePackets, ruleBytes, reloads    *prometheus.Desc
@@ -49,6 +49,7 @@ func newCollector(f *Firewall) *collector {
 		entries:     d("conntrack_entries", "Tracked connections, by worker.", "worker"),
 		most:        d("conntrack_max", "Maximum of tracked connections over all workers."),
 		trackers:    d("conntrack_stat_total", "Counters of connection tracking by the kernel's names.", "worker", "stat"),
+		invalid:     d("conntrack_invalid_total", "INVALID packets by the check that failed.", "reason"),
 		handoffs:    d("handoff_frames_total", "Frames handed to other workers, and taken over from them.", "worker", "direction"),
 		turns:       d("worker_turns_total", "Turns of a worker's loop: all, those that found a frame, and those after which it slept.", "worker", "kind"),
 		longest:     d("worker_longest_turn_seconds", "Longest turn of a worker's loop, sleeping excluded.", "worker"),
@@ -104,6 +105,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	each(t.Drops, func(r string, n uint64) { count(c.drops, n, r) })
 	each(t.States, func(s string, n uint64) { count(c.packets, n, s) })
 	each(t.Classes, func(k string, n uint64) { count(c.classes, n, k) })
+	each(t.Invalid, func(r string, n uint64) { count(c.invalid, n, r) })
 	each(t.Fragments, func(o string, n uint64) { count(c.fragments, n, o) })
 	count(c.decisions, t.Cached, "cached")
 	count(c.decisions, t.Matched, "matched")

@@ -42,6 +42,7 @@ func newCounters(w *dataplane.WorkerStats) Counters {
 		MaxBurst: c.MaxBurst, MaxTurn: c.MaxTurn,
 		Entries: w.Entries, Held: w.Held,
 		Conntrack: trackerCounters(&w.Conntrack),
+		Invalid:   map[string]uint64{},
 		Fragments: fragmentCounters(&w.Fragments),
 		Chunks: Chunks{
 			Total: w.Account.Total, Free: w.Account.Free, Returning: w.Account.Returning, Fill: w.Account.Fill, RX: w.Account.RX, TX: w.Account.TX,
@@ -60,6 +61,11 @@ func newCounters(w *dataplane.WorkerStats) Counters {
 	for r := range c.Drop {
 		if name := dataplane.DropReason(r).String(); name != "" && name != "none" {
 			out.Drops[name] += c.Drop[r]
+		}
+	}
+	for r := range w.Conntrack.InvalidBy {
+		if name := conntrack.Reason(r).String(); name != "" && name != "none" {
+			out.Invalid[strings.ReplaceAll(name, " ", "_")] = w.Conntrack.InvalidBy[r]
 		}
 	}
 	for s := range c.State {
