@@ -20,9 +20,7 @@ type twinPiece struct {
 	off   int
 	data  []byte
 	head  []byte // everything before the payload, without an IPv6 fragment header; for IPv6 the next header is right
-	next  byte   // IPv6: the fragment header's next header
 	ecn   byte
-	size  int // payload and IPv4 header
 	df    bool
 }
 
