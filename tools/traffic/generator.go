@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -125,6 +126,14 @@ func (g *Generator) Run(ctx context.Context, limit Limit) (made uint64, took tim
 	if err != nil {
 		return 0, 0, err
 	}
+	if limit.Rate > 0 {
+		// The kernel may put off a thread's wake-up by its timer slack, 50 µs by default (prctl(2)).
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err == nil && unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) == nil {
+			defer unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0)
+		}
+	}
 	began := time.Now()
 	due := began // when the next burst is
 	for asked := uint64(0); ; {
@@ -135,7 +144,7 @@ func (g *Generator) Run(ctx context.Context, limit Limit) (made uint64, took tim
 		if limit.Rate > 0 {
 			late := time.Since(due)
 			if late < 0 {
-				time.Sleep(-late)
+				nap(-late)
 				continue // the duration may be over
 			}
 			room := max(1, catchUp, uint64(limit.Rate*stretch.Seconds()))
@@ -157,6 +166,13 @@ func (g *Generator) Run(ctx context.Context, limit Limit) (made uint64, took tim
 	took = time.Since(began)
 	after, readErr := g.Made()
 	return after - before, took, errors.Join(err, readErr)
+}
+
+// nap sleeps on the calling thread. time.Sleep would wait in epoll_wait, which counts in milliseconds. A signal may cut it
+// short.
+func nap(d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &t, nil)
 }
 
 // call makes n frames.
