@@ -56,6 +56,12 @@ type Result struct {
 	Tracked bool // State and Rule are valid: the packet went through connection tracking and the rules
 	Rule    rules.RuleID
 	State   conntrack.State
+	Dir     conntrack.Dir // with State, where the packet has a connection
+
+	HasInfo bool           // Info is valid: the packet's connection is in the table
+	Info    conntrack.Info // the connection after the packet
+	HasTCP  bool           // TCP is valid
+	TCP     conntrack.TCPInfo
 }
 
 // Step makes one turn: a burst from each port, the frames that other workers handed over, expiry, and one kick.
@@ -208,6 +214,14 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 			why = DropTableFull
 			w.full.Add(1)
 		}
+		if why != DropNone {
+			conn.Ref = 0 // there is no entry
+		}
+	}
+	if w.recording {
+		r.Dir = conn.Dir
+		r.HasInfo = w.table.Info(&conn, &r.Info, now)
+		r.HasTCP = r.HasInfo && w.table.TCPInfo(&conn, &r.TCP)
 	}
 	return why
 }
