@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"corewire/conntrack"
+	"corewire/dataplane"
+	"corewire/internal/packet"
+	"corewire/ring"
+	"corewire/rules"
+)
+
+// corewire is the firewall: one worker over a wire that holds one frame at a time. One goroutine uses it.
+type corewire struct {
+	wire   oneFrame
+	engine *dataplane.Engine
+}
+
+func newCorewire(rs *rules.Ruleset, settings *conntrack.Settings) (*corewire, error) {
+	c := new(corewire)
+	var err error
+	c.engine, err = dataplane.New(dataplane.Config{
+		Wires: []ring.Wire{&c.wire}, Ruleset: rs, Settings: settings, Max: 1 << 18, Burst: 1, Record: true,
+	})
+	return c, err
+}
+
+// decision is what corewire made of one frame.
+type decision struct {
+	dataplane.Result
+	out [][]byte // the frames that left through the other port
+}
+
+// send puts a frame on a port at the time now.
+func (c *corewire) send(in packet.Port, frame []byte, now conntrack.Tick) (decision, error) {
+	c.wire.frame, c.wire.in, c.wire.out = bytes.Clone(frame), in, nil
+	if _, err := c.engine.Step(now); err != nil {
+		return decision{}, err
+	}
+	r := c.engine.Results()
+	if len(r) != 1 {
+		return decision{}, fmt.Errorf("corewire has %d results for one frame", len(r))
+	}
+	return decision{Result: r[0], out: c.wire.out}, nil
+}
+
+// pass lets time pass without a frame, so that what expires does.
+func (c *corewire) pass(now conntrack.Tick) error {
+	c.wire.frame = nil
+	_, err := c.engine.Step(now)
+	return err
+}
+
+// table returns the connections as /proc/net/nf_conntrack would list them.
+func (c *corewire) table() (lines []string, err error) {
+	err = c.engine.Connections(context.Background(), func(infos []conntrack.Info) error {
+		for i := range infos {
+			lines = append(lines, string(infos[i].AppendLine(nil, conntrack.FormatProc)))
+		}
+		return nil
+	})
+	return lines, err
+}
+
+// held returns the number of fragments that wait.
+func (c *corewire) held() (int, error) {
+	s, err := c.engine.Stats(context.Background())
+	if err != nil {
+		return 0, err
+	}
+	return s.Workers[0].Held, nil
+}
+
+func (c *corewire) close() error { return c.engine.Close() }
+
+// oneFrame is a ring.Wire whose frames are ordinary memory: one goes in, those that leave are kept.
+type oneFrame struct {
+	frame []byte // the next to be received
+	in    packet.Port
+	out   [][]byte
+}
+
+func (w *oneFrame) Receive(p packet.Port, f []packet.Frame) int {
+	if w.frame == nil || p != w.in {
+		return 0
+	}
+	f[0] = packet.Frame{Data: w.frame}
+	w.frame = nil
+	return 1
+}
+
+func (w *oneFrame) Send(_ packet.Port, f []packet.Frame) int {
+	for _, f := range f {
+		w.out = append(w.out, f.Data)
+	}
+	return len(f)
+}
+
+func (w *oneFrame) Release([]packet.Frame)   {}
+func (w *oneFrame) Alloc([]packet.Frame) int { return 0 }
+func (w *oneFrame) Flush() error             { return nil }
+func (w *oneFrame) Wait(time.Duration) error { return nil }
+func (w *oneFrame) Wake()                    {}
+
+// Account says that there are enough frames for the largest fragment store.
+func (w *oneFrame) Account(a *ring.Account) { *a = ring.Account{Total: 8192, Free: 8192} }
+func (w *oneFrame) Stats(s *ring.Stats)     { *s = ring.Stats{} }
+func (w *oneFrame) Close() error            { return errors.ErrUnsupported }

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"corewire/conntrack"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// Exit statuses, see doc.go.
+const (
+	exitEqual     = 0
+	exitDifferent = 1
+	exitUsage     = 2
+	exitFailed    = 3
+)
+
+// defaultRules passes everything, so that every connection enters both tables.
+const defaultRules = "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := pflag.NewFlagSet("oracle", pflag.ContinueOnError)
+	flags.SetOutput(stderr)
+	ruleName := flags.String("rules", "", "rules in iptables-save form; without, everything is accepted")
+	sets := flags.StringArray("set", nil, "a setting for both sides, as nf_conntrack_tcp_loose=0; may be repeated")
+	inside := flags.StringSlice("inside", nil, "networks of the inside; without, of two addresses the first seen as a source is inside")
+	wait := flags.Duration("wait", 30*time.Second, "most time to wait in a stream for what cannot be made older")
+	stop := flags.Int("differences", 1, "end a stream after that many differences; 0: never")
+	asJSON := flags.Bool("json", false, "print one JSON object per stream instead of text")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return exitEqual
+		}
+		fmt.Fprintln(stderr, "oracle:", err)
+		return exitUsage
+	}
+	fail := func(status int, err error) int {
+		fmt.Fprintln(stderr, "oracle:", err)
+		return status
+	}
+	nets := make([]netip.Prefix, len(*inside))
+	for i, s := range *inside {
+		var err error
+		if nets[i], err = netip.ParsePrefix(s); err != nil {
+			return fail(exitUsage, err)
+		}
+	}
+	if flags.NArg() == 0 {
+		return fail(exitUsage, errors.New("no capture (see --help)"))
+	}
+	c := config{settings: conntrack.DefaultSettings(), wait: *wait, stop: *stop}
+	for _, s := range *sets {
+		name, value, _ := strings.Cut(s, "=")
+		var err error
+		if c.settings, err = c.settings.WithText(name, value); err != nil {
+			return fail(exitUsage, err)
+		}
+	}
+	src := []byte(defaultRules)
+	if *ruleName != "" {
+		var err error
+		if src, err = os.ReadFile(*ruleName); err != nil {
+			return fail(exitUsage, err)
+		}
+	}
+	var err error
+	if c.rules, err = newRuleFile(*ruleName, src); err != nil {
+		return fail(exitUsage, err)
+	}
+	both := &comparison{config: c}
+	defer both.close()
+	status := exitEqual
+	for _, name := range flags.Args() {
+		s, err := both.capture(name, nets)
+		if err != nil {
+			fmt.Fprintln(stderr, "oracle:", err)
+			status = max(status, exitFailed)
+			continue
+		}
+		if *asJSON {
+			if err := json.NewEncoder(stdout).Encode(s); err != nil {
+				return fail(exitFailed, err)
+			}
+		} else {
+			s.print(stdout)
+		}
+		if len(s.Differences) > 0 {
+			status = max(status, exitDifferent)
+		}
+	}
+	return status
+}
+
+// capture compares one capture.
+func (c *comparison) capture(name string, inside []netip.Prefix) (summary, error) {
+	shots, err := readCapture(name, inside)
+	if err != nil {
+		return summary{}, err
+	}
+	return c.run(name, slices.Values(shots))
+}
+
+// print writes the summary for people.
+func (s *summary) print(w io.Writer) {
+	fmt.Fprintf(w, "%s: %d frames, %d of them tracked %v, %d connections at the end", s.Stream, s.Frames, s.Tracked, s.States, s.Entries)
+	if len(s.Skipped) > 0 {
+		fmt.Fprintf(w, ", not comparable %v", s.Skipped)
+	}
+	if len(s.Known) > 0 {
+		fmt.Fprintf(w, ", known differences %v", s.Known)
+	}
+	if len(s.Differences) == 0 {
+		fmt.Fprintln(w, ": equal")
+		return
+	}
+	fmt.Fprintln(w, ": DIFFERENT")
+	for _, d := range s.Differences {
+		fmt.Fprintf(w, "%s\n%s", d.What, d.Detail)
+	}
+}

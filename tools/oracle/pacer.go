@@ -1,0 +1,76 @@
+package main
+
+import (
+	"time"
+
+	"corewire/conntrack"
+)
+
+// pacer is the time of a comparison, which both sides share: the machine's own, and on top of it the seconds by which
+// connections were made older without waiting.
+//
+// A pause in a stream below a second is left out: no timeout is shorter. Of a longer one the whole seconds pass: corewire's
+// clock is put forward, and in the kernel every connection's timeout is shortened (kernel.age). Two things in the kernel
+// cannot be made older and have to be waited for: an UDP connection that becomes a stream once it is two seconds old,
+// and fragments. While there are any of these the pause is waited for, as long as the stream's allowance for waiting
+// lasts. When it is spent, streams come of age at once no more: the pause is left out, for both sides.
+type pacer struct {
+	start     time.Time
+	skipped   time.Duration // beyond the machine's own time
+	allowance time.Duration
+	slack     time.Duration // how far the sides' deadlines may be apart, since the kernel rounds to seconds
+	young     time.Time     // until when there may be a young UDP connection
+}
+
+func newPacer(allowance time.Duration) pacer {
+	return pacer{start: time.Now(), allowance: allowance}
+}
+
+// now returns the time that both sides are at.
+func (p *pacer) now() conntrack.Tick {
+	return conntrack.Tick((time.Since(p.start) + p.skipped) / time.Millisecond)
+}
+
+// longest is the longest pause: no timeout is longer, and the tick's signed difference holds it.
+const longest = 12 * 24 * time.Hour
+
+// streamAge is how long an UDP connection must have existed to become a stream, with some jiffies to be sure.
+const streamAge = 2*time.Second + 50*time.Millisecond
+
+// pass lets a pause pass on both sides, and returns the time after it.
+func (p *pacer) pass(gap time.Duration, c *comparison) (conntrack.Tick, error) {
+	gap = min(gap, longest)
+	if gap < time.Second {
+		return p.now(), nil
+	}
+	held, err := c.corewire.held()
+	if err != nil {
+		return 0, err
+	}
+	wait := time.Duration(0)
+	switch {
+	case held > 0:
+		wait = gap
+	default:
+		wait = min(gap, time.Until(p.young))
+	}
+	if wait > 0 {
+		if wait > p.allowance {
+			return p.now(), nil
+		}
+		p.allowance -= wait
+		time.Sleep(wait)
+		gap -= wait
+	}
+	if gap = gap.Truncate(time.Second); gap > 0 {
+		if err := c.kernel.age(gap); err != nil {
+			return 0, err
+		}
+		p.skipped += gap
+		p.slack = time.Second // see aged
+		if err := c.corewire.pass(p.now()); err != nil {
+			return 0, err
+		}
+	}
+	return p.now(), nil
+}
