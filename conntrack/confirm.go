@@ -62,12 +62,14 @@ func (t *Table) Confirm(c *Conn, now Tick) Outcome {
 		t.stats.Drop++
 		t.stats.Full++
 		t.requestCollection()
+		t.abandon(e, ref)
 		return Full
 	}
 	if !t.insert(ref, h) {
 		t.credit++
 		t.stats.ChainTooLong++
 		t.stats.InsertFailed++
+		t.abandon(e, ref)
 		return TooLong
 	}
 	e.deadline += now
@@ -90,8 +92,16 @@ func (t *Table) Confirm(c *Conn, now Tick) Outcome {
 func (t *Table) Discard(c *Conn) {
 	if c.Fresh && uint32(c.Ref) == t.pending {
 		t.pending = 0
+		t.abandon(&t.hot.items[c.Ref], uint32(c.Ref))
 	}
 	c.Fresh = false
+}
+
+// abandon removes what the helper of a Fresh connection has made of its first packet.
+func (t *Table) abandon(e *entry, ref uint32) {
+	if uint32(e.status)&StatusHelper != 0 {
+		t.disown(e, ref)
+	}
 }
 
 // clash resolves that a connection with the same key was entered since Track. Without address translation both are the

@@ -16,8 +16,14 @@ func (t *Table) Mark(c *Conn) uint32 { return t.hot.items[c.Ref].mark }
 
 // SetMark sets the connection's mark. Without an entry it does nothing.
 func (t *Table) SetMark(c *Conn, mark uint32) {
-	if c.Ref != 0 {
-		t.hot.items[c.Ref].mark = mark
+	if c.Ref == 0 {
+		return
+	}
+	e := &t.hot.items[c.Ref]
+	e.mark = mark
+	if uint32(e.status)&StatusHelper != 0 && t.expect.count.Load() != 0 {
+		m := t.masterOf(e, uint32(c.Ref))
+		t.expect.setMark(&m)
 	}
 }
 

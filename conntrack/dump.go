@@ -60,6 +60,10 @@ func (t *Table) info(ref uint32, out *Info, now Tick, ext uint64) bool {
 		g := t.cold.items[ref].gre()
 		out.Timeout, out.StreamTimeout = g.timeout, g.stream
 	}
+	if uint32(e.status)&(StatusHelper|StatusExpected) != 0 && t.aids.items != nil {
+		a := &t.aids.items[ref]
+		out.Helper, out.Master, out.MasterFlipped = a.helper, a.master, a.masterFlipped != 0
+	}
 	if e.flags&entryStamp != 0 {
 		out.HasAge, out.Age = true, ext-min(ext, t.stamp.items[ref])
 	}

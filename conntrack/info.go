@@ -23,6 +23,19 @@ type Info struct {
 	Age         uint64    // ms since the connection began
 
 	Timeout, StreamTimeout uint32 // GRE: the connection's own timeouts before and after a reply, in ms
+
+	Helper        Helper     // HelperNone: none
+	Master        packet.Key // StatusExpected: the connection that expected this one; it may be gone
+	MasterFlipped bool       // the master's original direction runs from Master.B to Master.A
+}
+
+// MasterTuple returns the original direction of the connection that expected this one; false if there was none.
+func (i *Info) MasterTuple() (Tuple, bool) {
+	if i.Status&StatusExpected == 0 || i.Master.Family == 0 {
+		return Tuple{}, false
+	}
+	m := Info{Key: i.Master, Flipped: i.MasterFlipped}
+	return m.Tuple(Original), true
 }
 
 // Tuple is one direction of a connection as a listing shows it.
@@ -170,6 +183,11 @@ func (i *Info) AppendLine(b []byte, f Format) []byte {
 	}
 	if f == FormatProc {
 		return append(b, "use=2"...)
+	}
+	if i.Helper != HelperNone {
+		b = append(b, "helper="...)
+		b = append(b, i.Helper.String()...)
+		b = append(b, ' ')
 	}
 	return append(b, "use=1"...)
 }

@@ -65,6 +65,12 @@ func newArena[T any](n int) (arena[T], error) {
 	return a, nil
 }
 
+// scattered says that few items will be used: no huge pages.
+func (a *arena[T]) scattered() {
+	// An error says only that this kernel has none.
+	_ = unix.Madvise(a.mem, unix.MADV_NOHUGEPAGE)
+}
+
 // span returns the memory of items [from, to), cut inwards to whole multiples of align bytes.
 func (a *arena[T]) span(from, to, align int) []byte {
 	var t T

@@ -26,6 +26,14 @@ type Settings struct {
 	checksum            uint32 // verify transport checksums
 	acct                uint32 // count packets and bytes per direction, for connections that begin from now on
 	timestamp           uint32 // note when a connection began, likewise
+	expectMax           uint32 // expectations over all shards
+	ftpLoose            uint32 // expect data connections to other addresses than the sender's own
+	ircChannels         uint32 // DCC offers of one connection at a time
+	ircTimeout          uint32 // of an expectation by a DCC offer
+	sipTimeout          uint32 // of a connection that carries SIP
+	sipDirectSignalling uint32 // expect calls from the registrar only
+	sipDirectMedia      uint32 // expect media between the ends of the signalling only
+	helpers             assignments
 }
 
 // TCP states, with the values of enum tcp_conntrack (uapi/linux/netfilter/nf_conntrack_tcp.h), and behind them the
@@ -92,6 +100,8 @@ type Setting struct {
 	Max     uint32
 	Unit    Unit
 	Help    string
+	// Param is where Linux has a setting that is a module's parameter and no sysctl, below /sys/module; "" for the others.
+	Param string
 
 	field func(*Settings) *uint32
 }
@@ -113,11 +123,19 @@ func switchRow(name string, def uint32, help string, field func(*Settings) *uint
 	return Setting{Name: name, Default: def, Max: 1, Unit: UnitSwitch, Help: help, field: field}
 }
 
+// paramRow marks a row as a parameter of a helper's module.
+func paramRow(helper, param string, r Setting) Setting {
+	r.Param = "nf_conntrack_" + helper + "/parameters/" + param
+	return r
+}
+
 // AllSettings returns the table of settings in the order in which it is shown. The slice is the caller's.
 //
 // Defaults: tcp_timeouts in nf_conntrack_proto_tcp.c, udp_timeouts in nf_conntrack_proto_udp.c, sctp_timeouts in
 // nf_conntrack_proto_sctp.c, gre_timeouts in nf_conntrack_proto_gre.c, nf_ct_icmp_timeout, nf_ct_icmpv6_timeout,
-// nf_ct_generic_timeout.
+// nf_ct_generic_timeout. What Linux has as parameters of the modules nf_conntrack_ftp, _irc and _sip has a row here, named
+// after the module and the parameter; NF_CT_EXPECT_MAX_CNT bounds the DCC channels. Linux computes
+// nf_conntrack_expect_max from the number of buckets: 4096 for its default on a machine with more than 4 GiB.
 func AllSettings() []Setting {
 	return []Setting{
 		tcpRow(tcpSynSent, "syn_sent", 120, "a SYN was seen, no answer yet"),
@@ -152,6 +170,13 @@ func AllSettings() []Setting {
 		switchRow("nf_conntrack_checksum", 1, "verify transport checksums; a wrong one is INVALID", func(s *Settings) *uint32 { return &s.checksum }),
 		switchRow("nf_conntrack_acct", 0, "count packets and bytes of connections that begin from now on", func(s *Settings) *uint32 { return &s.acct }),
 		switchRow("nf_conntrack_timestamp", 0, "note when connections that begin from now on began", func(s *Settings) *uint32 { return &s.timestamp }),
+		{Name: "nf_conntrack_expect_max", Default: 4096, Min: 1, Max: MaxExpectations, Unit: UnitCount, Help: "expected connections at a time", field: func(s *Settings) *uint32 { return &s.expectMax }},
+		paramRow("ftp", "loose", switchRow("nf_conntrack_ftp_loose", 0, "ftp: expect data connections to other addresses than the sender's own", func(s *Settings) *uint32 { return &s.ftpLoose })),
+		paramRow("irc", "max_dcc_channels", Setting{Name: "nf_conntrack_irc_max_dcc_channels", Default: 8, Min: 1, Max: 255, Unit: UnitCount, Help: "irc: expected DCC connections of one IRC connection", field: func(s *Settings) *uint32 { return &s.ircChannels }}),
+		paramRow("irc", "dcc_timeout", row("nf_conntrack_irc_dcc_timeout", 300, "irc: how long an offered DCC connection is expected", func(s *Settings) *uint32 { return &s.ircTimeout })),
+		paramRow("sip", "sip_timeout", row("nf_conntrack_sip_timeout", 3600, "sip: a connection that carries SIP", func(s *Settings) *uint32 { return &s.sipTimeout })),
+		paramRow("sip", "sip_direct_signalling", switchRow("nf_conntrack_sip_direct_signalling", 1, "sip: expect calls from the registrar only", func(s *Settings) *uint32 { return &s.sipDirectSignalling })),
+		paramRow("sip", "sip_direct_media", switchRow("nf_conntrack_sip_direct_media", 1, "sip: expect media between the ends of the signalling only", func(s *Settings) *uint32 { return &s.sipDirectMedia })),
 	}
 }
 

@@ -21,6 +21,7 @@ type Counters struct {
 	Collected uint64 // of these, those that the collection at 95 % took
 	Full      uint64 // of Drop, those for lack of room ("table full")
 	Untracked uint64 // packets that are not tracked by definition
+	Helped    uint64 // of Drop, those that a helper dropped
 
 	InvalidBy [Reasons]uint64 // INVALID packets by reason; Error's are among them
 	PassedBy  [Reasons]uint64 // packets that passed but, for this reason, did not change their connection
@@ -44,6 +45,7 @@ func (c *Counters) Add(o *Counters) {
 	c.Collected += o.Collected
 	c.Full += o.Full
 	c.Untracked += o.Untracked
+	c.Helped += o.Helped
 	for i := range c.InvalidBy {
 		c.InvalidBy[i] += o.InvalidBy[i]
 		c.PassedBy[i] += o.PassedBy[i]

@@ -58,6 +58,10 @@ func (s *sweep) extend(now Tick) uint64 {
 func (t *Table) Expire(now Tick, budget int) int {
 	s := &t.sweep
 	s.extend(now)
+	t.expect.sweep(now)
+	if t.expect.doom.Load() != t.buried {
+		t.bury(now)
+	}
 	t.resize(min(budget, resizeExpire+t.entered))
 	t.entered = 0
 	elapsed := uint64(uint32(now - s.started))
@@ -231,6 +235,9 @@ func (t *Table) move(from, to uint32) {
 	}
 	if t.stamp.items != nil {
 		t.stamp.items[to] = t.stamp.items[from]
+	}
+	if t.aids.items != nil && uint32(t.hot.items[to].status)&(StatusHelper|StatusExpected) != 0 {
+		t.aids.items[to] = t.aids.items[from]
 	}
 	t.slots.add(to)
 	t.slots.remove(from)

@@ -14,6 +14,8 @@ import (
 type Config struct {
 	// Capacity is the maximum that all shards share; nil makes one of the default size for this Table alone.
 	Capacity *Capacity
+	// Expectations is the store that all shards share; nil makes one for this Table alone.
+	Expectations *Expectations
 	// Settings are the timeouts and switches to begin with; nil means Linux' defaults.
 	Settings *Settings
 	// Secret keys the hash, so that nobody outside can choose flows that collide. It must come from a random source;
@@ -55,6 +57,11 @@ type Table struct {
 	entered    int           // entries made since the last Expire: so many buckets may be split by the next
 	acct       arena[acct]   // side array; reserved when accounting is first switched on
 	stamp      arena[uint64] // side array: when a connection began, extended ticks in ms
+	aids       arena[aid]    // side array: helpers and masters; reserved when first needed
+
+	expect *Expectations
+	own    *Expectations // to be closed with the table
+	buried uint32        // keys of the store's that this shard has removed
 
 	sweep sweep
 	stats Counters
@@ -104,6 +111,10 @@ func New(c Config) (*Table, error) {
 	if err == nil {
 		err = t.sideArrays()
 	}
+	if t.expect = c.Expectations; err == nil && t.expect == nil {
+		t.own, err = NewExpectations(int(c.Settings.expectMax))
+		t.expect = t.own
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create connection table: %w", err), t.Close())
 	}
@@ -122,9 +133,13 @@ func New(c Config) (*Table, error) {
 func (t *Table) Close() error {
 	t.cap.release(t.credit + int64(t.live))
 	t.credit, t.live = 0, 0
-	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close()}
+	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close()}
 	if t.slots != nil {
 		errs = append(errs, t.slots.close())
+	}
+	if t.own != nil {
+		errs = append(errs, t.own.Close())
+		t.own = nil
 	}
 	return errors.Join(errs...)
 }
@@ -137,6 +152,9 @@ func (t *Table) SetSettings(s *Settings) error {
 	if err := t.sideArrays(); err != nil {
 		t.set = old
 		return fmt.Errorf("change settings: %w", err)
+	}
+	if s.expectMax != old.expectMax {
+		t.expect.SetMax(int(s.expectMax))
 	}
 	return nil
 }
@@ -193,6 +211,9 @@ const foldFactor = 0x9e3779b97f4a7c15
 // of a lookup, shared by the burst. Loading has a loop of its own, short enough that the processor has a dozen misses
 // under way at once; Go has no prefetch instruction, so they are plain loads whose sum nobody needs.
 func (t *Table) Hash(pkts []packet.Packet) {
+	if t.expect.calls.Load() != 0 {
+		t.mapCalls(pkts)
+	}
 	for i := range pkts {
 		p := &pkts[i]
 		p.Hash = t.hashOf(&p.Key)
@@ -303,6 +324,9 @@ func (t *Table) unlink(ref uint32, h uint64) {
 	}
 	x.put(i, 0, 0)
 	e := &t.hot.items[ref]
+	if uint32(e.status)&StatusHelper != 0 {
+		t.disown(e, ref)
+	}
 	e.status = e.status&^uint16(StatusConfirmed) | uint16(StatusDying)
 	t.slots.remove(ref)
 	t.live--

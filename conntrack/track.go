@@ -201,6 +201,14 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 	if p.Key.A == p.Key.B && p.Key.APort == p.Key.BPort && !icmp {
 		e.flags |= entrySelf
 	}
+	state := StateNew
+	if t.expect.count.Load() != 0 && t.claim(e, ref, p, now) {
+		state = StateRelated
+	} else if t.set.helpers.n != 0 {
+		if h := t.set.helpers.find(p.DstPort, p.Proto, p.Family); h != HelperNone {
+			t.assign(e, ref, h)
+		}
+	}
 	o := outcome{act: actAccept}
 	switch p.Proto {
 	case packet.ProtoTCP:
@@ -218,10 +226,10 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 	}
 	t.stats.New++
 	if o.act == actKill {
-		return Conn{State: StateNew}
+		return Conn{State: state}
 	}
 	e.state = o.state
-	e.status = uint16(o.status)
+	e.status |= uint16(o.status)
 	e.deadline = Tick(o.timeout)
 	if t.set.acct != 0 {
 		e.flags |= entryAcct
@@ -229,7 +237,7 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 		t.account(ref, Original, p)
 	}
 	t.pending, t.pendingHash = ref, p.Hash
-	return Conn{Ref: Ref(ref), State: StateNew, Fresh: true}
+	return Conn{Ref: Ref(ref), State: state, Fresh: true}
 }
 
 // packetOther is the tracker of every protocol but TCP and UDP, for a later packet.
