@@ -30,6 +30,9 @@
 // offload is on at the ends, which makes veth use NAPI there; without it frames that an XDP program redirects into the
 // veth pair are dropped (drivers/net/veth.c, veth_xdp_xmit). Addresses skip duplicate address detection.
 //
+// There are no VLAN interfaces: kernels without 8021q, such as those of small virtual machines, could not build them. Tagged
+// frames are sent and received with packet sockets on the hosts' interfaces, which need no support.
+//
 // # Concurrency
 //
 // Do, Start, Listen and Dial may be called from any number of goroutines. Close must not run beside them.
