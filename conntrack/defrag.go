@@ -41,9 +41,9 @@ type Defrag struct {
 	age        [2]byAge  // datagrams, oldest first: IPv4, IPv6
 	late       frameList // fragments of datagrams that were given up, until Expire returns them
 
-	waiting int // fragments in queues
-	lateN   int // fragments in late
-	memory  int // bytes that count against config.Bytes
+	waiting int    // fragments in queues
+	lateN   int    // fragments in late
+	memory  [2]int // bytes that count against config.Bytes4 and Bytes6
 
 	frames   []packet.Frame // what Frames returns
 	datagram []byte         // what Datagram returns
@@ -58,7 +58,8 @@ const MaxFragments = 512
 // DefragConfig configures a Defrag. Zero fields mean the default.
 type DefragConfig struct {
 	Frames    int    // most fragments that wait; default 1024. Until the next Expire the Defrag may hold twice as many
-	Bytes     int    // high threshold for the memory of fragments, in bytes; default 4 MiB (ipfrag_high_thresh)
+	Bytes4    int    // high threshold for the memory of IPv4 fragments, in bytes; default 4 MiB (ipfrag_high_thresh)
+	Bytes6    int    // same for IPv6 (nf_conntrack_frag6_high_thresh)
 	FrameCost int    // what a waiting fragment counts, in bytes, whatever its length: the frame's chunk; default 2048
 	Timeout4  Tick   // ms that an incomplete IPv4 datagram lives; default 30 s (ipfrag_time)
 	Timeout6  Tick   // same for IPv6; default 60 s (nf_conntrack_frag6_timeout)
@@ -89,10 +90,17 @@ const (
 	DefragECN                           // fragments with and without ECN capability are mixed (RFC 3168 section 5.3)
 	DefragMemory                        // the bound on memory is reached
 	DefragTooMany                       // more than MaxFragments
-	DefragReasons                       // number of reasons
+	BrokenReasons                       // number of reasons above: those of Broken; the ones below are Expire's
+
+	DefragTimeout   DefragReason = iota - 1 // the rest of the datagram did not come in time
+	DefragEvicted                           // the datagram was the oldest, and another one needed its room
+	DefragRestarted                         // the datagram was begun anew (DefragConfig.Distance)
+	DefragReasons                           // number of reasons
 )
 
-var defragReasonNames = [DefragReasons]string{"duplicate", "overlap", "end", "empty", "too-long", "ecn", "memory", "too-many"}
+var defragReasonNames = [DefragReasons]string{
+	"duplicate", "overlap", "end", "empty", "too-long", "ecn", "memory", "too-many", "timeout", "evicted", "restarted",
+}
 
 // String returns the reason's spelling in metrics and listings.
 func (r DefragReason) String() string {
@@ -110,7 +118,7 @@ type DefragCounters struct {
 	Timeouts  uint64                // datagrams given up after their timeout
 	Evicted   uint64                // datagrams given up for room
 	Restarted uint64                // datagrams begun anew by DefragConfig.Distance
-	Broken    [DefragReasons]uint64 // Add answered with Broken
+	Broken    [BrokenReasons]uint64 // Add answered with Broken
 }
 
 // fragKey identifies a datagram. Key.A is the sender, Key.B the receiver, the ports are the identification.
@@ -150,10 +158,11 @@ type fragQueue struct {
 // heldFrame is a fragment that waits.
 type heldFrame struct {
 	frame  packet.Frame
-	data   uint32 // offset of its payload in frame.Data
-	offset uint32 // offset of its payload in the datagram
-	size   uint32 // bytes of payload that count
-	next   uint32 // next in its list, or in the free list
+	data   uint32       // offset of its payload in frame.Data
+	offset uint32       // offset of its payload in the datagram
+	size   uint32       // bytes of payload that count
+	next   uint32       // next in its list, or in the free list
+	why    DefragReason // in the list of those given up: why
 }
 
 // frameList is a list of fragments in order of arrival.
@@ -183,7 +192,8 @@ const (
 // NewDefrag returns an empty Defrag. It panics when no random secret can be had, as crypto/rand does.
 func NewDefrag(config DefragConfig) *Defrag {
 	orDefault(&config.Frames, 1024)
-	orDefault(&config.Bytes, 4<<20)
+	orDefault(&config.Bytes4, 4<<20)
+	orDefault(&config.Bytes6, 4<<20)
 	orDefault(&config.FrameCost, 2048)
 	orDefault(&config.Timeout4, 30_000)
 	orDefault(&config.Timeout6, 60_000)
@@ -252,7 +262,7 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 			// RFC 8200 section 4.5 wants a Parameter Problem from the receiver, so the fragment has to get there. It
 			// ends its datagram.
 			if waits != 0 {
-				d.abandon(waits)
+				d.abandon(waits, DefragEnd)
 			}
 			waits = 0
 		}
@@ -262,7 +272,7 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 		}
 		// An atomic fragment, whose identification is that of a datagram that waits: Linux takes it for a part of that.
 	}
-	if d.memory > d.config.Bytes || d.freeHeld == 0 {
+	if family := int(p.Family-4) / 2; d.memory[family] > d.bound(family) || d.freeHeld == 0 {
 		return d.refuse(f, DefragMemory)
 	}
 	i := d.find(p, now)
@@ -362,9 +372,16 @@ func (d *Defrag) Held() int { return d.waiting + d.lateN }
 // Counters returns the counters.
 func (d *Defrag) Counters() DefragCounters { return d.counters }
 
+// Late is a fragment whose datagram was given up: Why is DefragTimeout, DefragEvicted,
+// DefragRestarted, or DefragEnd where an IPv6 fragment of impossible length ended it.
+type Late struct {
+	Frame packet.Frame
+	Why   DefragReason
+}
+
 // Expire gives up the datagrams whose time has passed and returns the frames of those and of datagrams given up
-// before, which from now on belong to the caller: n frames in out. When n is len(out) there may be more.
-func (d *Defrag) Expire(now Tick, out []packet.Frame) (n int) {
+// before, which from now on belong to the caller: n of them in out. When n is len(out) there may be more.
+func (d *Defrag) Expire(now Tick, out []Late) (n int) {
 	for n < len(out) {
 		if d.late.first == 0 {
 			i := d.overdue(now)
@@ -372,11 +389,11 @@ func (d *Defrag) Expire(now Tick, out []packet.Frame) (n int) {
 				return n
 			}
 			d.counters.Timeouts++
-			d.abandon(i)
+			d.abandon(i, DefragTimeout)
 			continue
 		}
 		h := &d.held[d.late.first]
-		out[n] = h.frame
+		out[n] = Late{h.frame, h.why}
 		n++
 		d.lateN--
 		d.late.first = d.release(d.late.first)
@@ -426,16 +443,19 @@ func (d *Defrag) release(h uint32) (next uint32) {
 }
 
 // abandon forgets a datagram and keeps its fragments for Expire.
-func (d *Defrag) abandon(i uint32) {
-	d.retire(i)
+func (d *Defrag) abandon(i uint32, why DefragReason) {
+	d.retire(i, why)
 	d.forget(i)
 }
 
 // retire moves the fragments of a datagram to those that Expire returns.
-func (d *Defrag) retire(i uint32) {
+func (d *Defrag) retire(i uint32, why DefragReason) {
 	q := &d.queues[i]
 	if q.frames.first == 0 {
 		return
+	}
+	for h := q.frames.first; h != 0; h = d.held[h].next {
+		d.held[h].why = why
 	}
 	if d.late.first == 0 {
 		d.late = q.frames
@@ -451,7 +471,7 @@ func (d *Defrag) retire(i uint32) {
 func (d *Defrag) empty(i uint32) {
 	q := &d.queues[i]
 	d.waiting -= int(q.count)
-	d.memory -= int(q.count) * d.config.FrameCost
+	d.memory[q.family()] -= int(q.count) * d.config.FrameCost
 	d.cover[i].clear(q.tail)
 	q.frames, q.count, q.end, q.tail, q.meat = frameList{}, 0, 0, 0, 0
 	q.hasHead, q.hasEnd, q.ecn, q.head = false, false, 0, 0
@@ -460,7 +480,7 @@ func (d *Defrag) empty(i uint32) {
 // restart begins a datagram anew (ip_frag_reinit).
 func (d *Defrag) restart(i uint32, now Tick) {
 	d.counters.Restarted++
-	d.retire(i)
+	d.retire(i, DefragRestarted)
 	d.unlinkAge(i)
 	d.linkAge(i, now)
 }
@@ -484,7 +504,7 @@ func (d *Defrag) evict(keep uint32) bool {
 		return false
 	}
 	d.counters.Evicted++
-	d.abandon(victim)
+	d.abandon(victim, DefragEvicted)
 	return true
 }
 
@@ -494,6 +514,35 @@ func (d *Defrag) timeout(family int) Tick {
 		return d.config.Timeout4
 	}
 	return d.config.Timeout6
+}
+
+// bound returns the high threshold of a family.
+func (d *Defrag) bound(family int) int {
+	if family == 0 {
+		return d.config.Bytes4
+	}
+	return d.config.Bytes6
+}
+
+// SetLimits changes timeouts, thresholds and Distance, between two calls of Add: the fields of limits that are not zero,
+// except Frames, FrameCost and Secret, which stay. As in Linux datagrams under way keep the deadline that they have, and
+// those above a lowered threshold stay; further fragments are refused until there is room.
+func (d *Defrag) SetLimits(limits DefragConfig) {
+	c := &d.config
+	for _, f := range [...]struct{ to, from *Tick }{{&c.Timeout4, &limits.Timeout4}, {&c.Timeout6, &limits.Timeout6}} {
+		if *f.from != 0 {
+			*f.to = *f.from
+		}
+	}
+	if limits.Bytes4 != 0 {
+		c.Bytes4 = limits.Bytes4
+	}
+	if limits.Bytes6 != 0 {
+		c.Bytes6 = limits.Bytes6
+	}
+	if limits.Distance != 0 {
+		c.Distance = limits.Distance
+	}
 }
 
 // family returns the index of a datagram's family in age.
@@ -527,7 +576,7 @@ func (d *Defrag) lookup(k fragKey, now Tick) uint32 {
 			return i
 		}
 		d.counters.Timeouts++
-		d.abandon(i)
+		d.abandon(i, DefragTimeout)
 		return 0
 	}
 	return 0
@@ -549,7 +598,7 @@ func (d *Defrag) find(p *packet.Packet, now Tick) uint32 {
 	*q = fragQueue{key: k, bucket: bucket, chain: d.buckets[bucket]}
 	d.buckets[bucket] = i
 	d.linkAge(i, now)
-	d.memory += fragQueueCost
+	d.memory[q.family()] += fragQueueCost
 	if p.Family == 4 {
 		q.source = d.findSource(p.Src)
 	}
@@ -566,25 +615,33 @@ func (d *Defrag) forget(i uint32) {
 	}
 	*link = q.chain
 	d.unlinkAge(i)
-	d.memory -= fragQueueCost
+	d.memory[q.family()] -= fragQueueCost
 	if q.source != 0 {
 		d.leaveSource(q.source)
 	}
 	q.chain, d.freeQueue = d.freeQueue, i
 }
 
-// linkAge makes a datagram the newest of its family.
+// linkAge gives a datagram its deadline and its place among those of its family, in the order of deadlines: it is the
+// newest, unless the timeout was shortened a moment ago.
 func (d *Defrag) linkAge(i uint32, now Tick) {
 	q := &d.queues[i]
 	l := &d.age[q.family()]
 	q.deadline = now + d.timeout(q.family())
 	q.older, q.newer = l.newest, 0
-	if l.newest != 0 {
-		d.queues[l.newest].newer = i
+	for q.older != 0 && int32(d.queues[q.older].deadline-q.deadline) > 0 {
+		q.older, q.newer = d.queues[q.older].older, q.older
+	}
+	if q.older != 0 {
+		d.queues[q.older].newer = i
 	} else {
 		l.oldest = i
 	}
-	l.newest = i
+	if q.newer != 0 {
+		d.queues[q.newer].older = i
+	} else {
+		l.newest = i
+	}
 }
 
 func (d *Defrag) unlinkAge(i uint32) {
@@ -657,7 +714,7 @@ func (d *Defrag) hold(i uint32, p *packet.Packet, f packet.Frame, data, off, end
 	q.meat += end - off
 	q.ecn |= 1 << (p.TOS & 3)
 	d.waiting++
-	d.memory += d.config.FrameCost
+	d.memory[q.family()] += d.config.FrameCost
 	if off == 0 {
 		q.hasHead, q.head = true, h
 		q.l3, q.l4, q.fragHdr = p.L3, data, p.FragHdr

@@ -25,7 +25,7 @@ type fragDuel struct {
 
 // newFragDuel makes a store with room for so many fragments that nothing is evicted, which the twin does not know.
 func newFragDuel(t testing.TB, room int) *fragDuel {
-	return &fragDuel{t: t, store: NewDefrag(DefragConfig{Frames: room, Bytes: 1 << 40}), twin: &twinDefrag{turns: map[string]int{}},
+	return &fragDuel{t: t, store: NewDefrag(DefragConfig{Frames: room, Bytes4: 1 << 40, Bytes6: 1 << 40}), twin: &twinDefrag{turns: map[string]int{}},
 		owned: map[uint64]bool{}, seen: map[string]int{}}
 }
 
@@ -94,10 +94,12 @@ func (d *fragDuel) expire() {
 	d.twin.now = d.now
 	d.twin.expire()
 	var got []packet.Frame
-	out := make([]packet.Frame, 3)
+	out := make([]Late, 3)
 	for {
 		n := d.store.Expire(Tick(d.now), out)
-		got = append(got, out[:n]...)
+		for _, l := range out[:n] {
+			got = append(got, l.Frame)
+		}
 		if n < len(out) {
 			break
 		}
@@ -445,10 +447,10 @@ func TestDefragBounds(t *testing.T) {
 		if got := d.Add(&p, packet.Frame{Data: f, Addr: uint64(i)}, Tick(i)); got != Held {
 			t.Fatalf("fragment %d: %v (%v)", i, got, d.Why())
 		}
-		var out [32]packet.Frame
+		var out [32]Late
 		n := d.Expire(Tick(i), out[:])
-		if i >= 16 && (n != 1 || out[0].Addr != uint64(i-16)) {
-			t.Fatalf("fragment %d: %v made room", i, addrs(out[:n]))
+		if i >= 16 && (n != 1 || out[0].Frame.Addr != uint64(i-16) || out[0].Why != DefragEvicted) {
+			t.Fatalf("fragment %d: %v made room", i, out[:n])
 		}
 		if d.Held() > 16 {
 			t.Fatalf("%d held", d.Held())
@@ -468,7 +470,7 @@ func TestDefragBounds(t *testing.T) {
 		t.Errorf("%d refused, %d held", refused, d.Held())
 	}
 
-	d = NewDefrag(DefragConfig{Bytes: 10 * (2048 + fragQueueCost)})
+	d = NewDefrag(DefragConfig{Bytes4: 10 * (2048 + fragQueueCost)})
 	for i := range uint32(20) {
 		f := pieceOf(i, 0, 16, true)
 		p := packet.Packet{Frame: f}
@@ -478,9 +480,9 @@ func TestDefragBounds(t *testing.T) {
 			t.Fatalf("fragment %d: %v (%v)", i, got, d.Why())
 		}
 	}
-	var out [64]packet.Frame
-	if n := d.Expire(30_000, out[:]); n != 11 || d.Held() != 0 || d.memory != 0 {
-		t.Errorf("%d frames, %d held, %d bytes", n, d.Held(), d.memory)
+	var out [64]Late
+	if n := d.Expire(30_000, out[:]); n != 11 || d.Held() != 0 || d.memory != [2]int{} || out[0].Why != DefragTimeout {
+		t.Errorf("%d frames, %d held, %d bytes, %v", n, d.Held(), d.memory, out[0].Why)
 	}
 }
 
@@ -502,7 +504,7 @@ func TestDefragAllocations(t *testing.T) {
 	pieces := packettest.Fragments(whole, 0, 1480)
 	var p packet.Packet
 	id := uint16(0)
-	var out [8]packet.Frame
+	var out [8]Late
 	if n := testing.AllocsPerRun(1000, func() {
 		id++
 		for i, b := range pieces {

@@ -5,10 +5,10 @@ import (
 	"strconv"
 )
 
-// Settings is one immutable snapshot of everything that Linux lets an operator set under net.netfilter, except the
-// maximum and the number of buckets, which belong to Capacity and Table. A Settings is never written after it was
-// made: With returns a changed copy, and Table.SetSettings exchanges the pointer between two bursts. As in Linux a
-// changed timeout holds from an entry's next packet on; deadlines already set stay.
+// Settings is one immutable snapshot of everything that Linux lets an operator set under net.netfilter, and under net.ipv4
+// of fragments, except the maximum and the number of buckets, which belong to Capacity and Table. A Settings is never
+// written after it was made: With returns a changed copy, and Table.SetSettings exchanges the pointer between two
+// bursts. As in Linux a changed timeout holds from an entry's next packet on; deadlines already set stay.
 //
 // All timeouts are in milliseconds here, at least 1, in seconds in the table of rows. Switches are 0 or 1.
 type Settings struct {
@@ -19,20 +19,23 @@ type Settings struct {
 	icmp, icmpv6        uint32
 	generic             uint32
 	gre, greStream      uint32
-	tcpLoose            uint32 // pick up connections in the middle
-	tcpBeLiberal        uint32 // window failures are accepted
-	tcpIgnoreInvalidRST uint32 // RST outside the window is ignored instead of INVALID
-	tcpMaxRetrans       uint32 // retransmissions after which tcpTimeoutMaxRetrans holds
-	checksum            uint32 // verify transport checksums
-	acct                uint32 // count packets and bytes per direction, for connections that begin from now on
-	timestamp           uint32 // note when a connection began, likewise
-	expectMax           uint32 // expectations over all shards
-	ftpLoose            uint32 // expect data connections to other addresses than the sender's own
-	ircChannels         uint32 // DCC offers of one connection at a time
-	ircTimeout          uint32 // of an expectation by a DCC offer
-	sipTimeout          uint32 // of a connection that carries SIP
-	sipDirectSignalling uint32 // expect calls from the registrar only
-	sipDirectMedia      uint32 // expect media between the ends of the signalling only
+	tcpLoose            uint32    // pick up connections in the middle
+	tcpBeLiberal        uint32    // window failures are accepted
+	tcpIgnoreInvalidRST uint32    // RST outside the window is ignored instead of INVALID
+	tcpMaxRetrans       uint32    // retransmissions after which tcpTimeoutMaxRetrans holds
+	checksum            uint32    // verify transport checksums
+	acct                uint32    // count packets and bytes per direction, for connections that begin from now on
+	timestamp           uint32    // note when a connection began, likewise
+	fragTime            [2]uint32 // incomplete datagrams: IPv4, IPv6
+	fragBytes           [2]uint32 // memory of their fragments over all shards: IPv4, IPv6
+	fragDistance        uint32    // see DefragConfig.Distance
+	expectMax           uint32    // expectations over all shards
+	ftpLoose            uint32    // expect data connections to other addresses than the sender's own
+	ircChannels         uint32    // DCC offers of one connection at a time
+	ircTimeout          uint32    // of an expectation by a DCC offer
+	sipTimeout          uint32    // of a connection that carries SIP
+	sipDirectSignalling uint32    // expect calls from the registrar only
+	sipDirectMedia      uint32    // expect media between the ends of the signalling only
 	helpers             assignments
 }
 
@@ -75,15 +78,18 @@ const (
 	UnitSeconds Unit = iota // a timeout
 	UnitSwitch              // 0 off, 1 on
 	UnitCount               // a plain number
+	UnitBytes               // memory
 )
 
-// String returns "s", "0|1" or "count".
+// String returns "s", "0|1", "bytes" or "count".
 func (u Unit) String() string {
 	switch u {
 	case UnitSeconds:
 		return "s"
 	case UnitSwitch:
 		return "0|1"
+	case UnitBytes:
+		return "bytes"
 	}
 	return "count"
 }
@@ -170,6 +176,11 @@ func AllSettings() []Setting {
 		switchRow("nf_conntrack_checksum", 1, "verify transport checksums; a wrong one is INVALID", func(s *Settings) *uint32 { return &s.checksum }),
 		switchRow("nf_conntrack_acct", 0, "count packets and bytes of connections that begin from now on", func(s *Settings) *uint32 { return &s.acct }),
 		switchRow("nf_conntrack_timestamp", 0, "note when connections that begin from now on began", func(s *Settings) *uint32 { return &s.timestamp }),
+		{Name: "ipfrag_time", Default: 30, Min: 1, Max: maxTimeout, Unit: UnitSeconds, Help: "how long an incomplete IPv4 datagram is kept", field: func(s *Settings) *uint32 { return &s.fragTime[0] }},
+		{Name: "ipfrag_high_thresh", Default: 4 << 20, Min: 1, Max: 1<<32 - 1, Unit: UnitBytes, Help: "memory for fragments of IPv4 datagrams, over all workers", field: func(s *Settings) *uint32 { return &s.fragBytes[0] }},
+		{Name: "ipfrag_max_dist", Default: 64, Max: 1<<31 - 1, Unit: UnitCount, Help: "an incomplete IPv4 datagram is begun anew after so many other fragments of its sender; 0 = never", field: func(s *Settings) *uint32 { return &s.fragDistance }},
+		{Name: "nf_conntrack_frag6_timeout", Default: 60, Min: 1, Max: maxTimeout, Unit: UnitSeconds, Help: "how long an incomplete IPv6 datagram is kept", field: func(s *Settings) *uint32 { return &s.fragTime[1] }},
+		{Name: "nf_conntrack_frag6_high_thresh", Default: 4 << 20, Min: 1, Max: 1<<32 - 1, Unit: UnitBytes, Help: "memory for fragments of IPv6 datagrams, over all workers", field: func(s *Settings) *uint32 { return &s.fragBytes[1] }},
 		{Name: "nf_conntrack_expect_max", Default: 4096, Min: 1, Max: MaxExpectations, Unit: UnitCount, Help: "expected connections at a time", field: func(s *Settings) *uint32 { return &s.expectMax }},
 		paramRow("ftp", "loose", switchRow("nf_conntrack_ftp_loose", 0, "ftp: expect data connections to other addresses than the sender's own", func(s *Settings) *uint32 { return &s.ftpLoose })),
 		paramRow("irc", "max_dcc_channels", Setting{Name: "nf_conntrack_irc_max_dcc_channels", Default: 8, Min: 1, Max: 255, Unit: UnitCount, Help: "irc: expected DCC connections of one IRC connection", field: func(s *Settings) *uint32 { return &s.ircChannels }}),
@@ -199,6 +210,19 @@ func DefaultSettings() *Settings {
 		*r.field(s) = r.Default * r.scale()
 	}
 	return s
+}
+
+// Defrag returns the limits of the fragment store of one of several shards: the thresholds hold for all of them together
+// (ip4_frags_ns_ctl_table in net/ipv4/ip_fragment.c, nf_ct_frag6_sysctl_table in net/ipv6/netfilter/nf_conntrack_reasm.c).
+func (s *Settings) Defrag(shards int) DefragConfig {
+	c := DefragConfig{
+		Timeout4: Tick(s.fragTime[0]), Timeout6: Tick(s.fragTime[1]), Distance: s.fragDistance,
+		Bytes4: max(1, int(s.fragBytes[0])/shards), Bytes6: max(1, int(s.fragBytes[1])/shards),
+	}
+	if c.Distance == 0 {
+		c.Distance = 1<<32 - 1 // more than a sender's counter can differ by
+	}
+	return c
 }
 
 // Get reads a setting by Linux' name, in the unit of its row.

@@ -65,6 +65,9 @@ func TestSettingsAsTheKernels(t *testing.T) {
 	}
 	for _, r := range AllSettings() {
 		file := dir + r.Name
+		if strings.HasPrefix(r.Name, "ipfrag_") {
+			file = "/proc/sys/net/ipv4/" + r.Name
+		}
 		if r.Param != "" {
 			file = "/sys/module/" + r.Param
 		}
@@ -72,7 +75,7 @@ func TestSettingsAsTheKernels(t *testing.T) {
 		if os.IsNotExist(err) && r.Param != "" {
 			continue // the module is not loaded
 		}
-		if os.IsNotExist(err) && (strings.Contains(r.Name, "sctp") || strings.Contains(r.Name, "gre") || strings.Contains(r.Name, "icmpv6")) {
+		if os.IsNotExist(err) && (strings.Contains(r.Name, "sctp") || strings.Contains(r.Name, "gre") || strings.Contains(r.Name, "icmpv6") || strings.Contains(r.Name, "frag6")) {
 			continue // not in every kernel
 		}
 		if err != nil {

@@ -122,7 +122,7 @@ func (e *Engine) ask(ctx context.Context, w *Worker, f func()) error {
 
 // Stats returns a snapshot of all counters. Each worker's part is taken between two of its bursts.
 func (e *Engine) Stats(ctx context.Context) (Stats, error) {
-	s := Stats{Workers: make([]WorkerStats, len(e.workers)), Entries: e.Count(), Max: e.capacity.Max()}
+	s := Stats{Workers: make([]WorkerStats, len(e.workers)), Entries: e.Count(), Max: e.capacity.Max(), Expected: e.expect.Len(), Expect: e.expect.Stats()}
 	for i, w := range e.workers {
 		// The worker fills a value of its own: if ctx ends first, it may still do so later.
 		v := new(WorkerStats)
@@ -201,6 +201,27 @@ func (e *Engine) Connections(ctx context.Context, f func([]conntrack.Info) error
 	return nil
 }
 
+// Expectations calls f with the connections that helpers expect, some at a time, and stops at f's first error. f may keep
+// nothing of the slice.
+func (e *Engine) Expectations(f func([]conntrack.ExpectInfo) error) error {
+	var out [dumpSlice]conntrack.ExpectInfo
+	for cursor := uint32(0); ; {
+		n, next := e.expect.List(cursor, out[:], e.tick(e.clock()))
+		if n > 0 {
+			if err := f(out[:n]); err != nil {
+				return err
+			}
+		}
+		if next == 0 {
+			return nil
+		}
+		cursor = next
+	}
+}
+
+// FlushExpectations removes what helpers expect and returns how many they were.
+func (e *Engine) FlushExpectations() int { return e.expect.Flush() }
+
 // Count returns the number of entries over all shards.
 func (e *Engine) Count() int {
 	n := 0
@@ -224,11 +245,20 @@ func (e *Engine) Flush(ctx context.Context) (int, error) {
 }
 
 // SetSettings gives every worker new timeouts and switches. Existing entries keep the deadline that they have until
-// their next packet, as in Linux.
+// their next packet, and incomplete datagrams theirs, as in Linux.
 func (e *Engine) SetSettings(ctx context.Context, s *conntrack.Settings) error {
 	for _, w := range e.workers {
 		failed := make(chan error, 1)
-		if err := e.ask(ctx, w, func() { failed <- w.table.SetSettings(s) }); err != nil {
+		limits := s.Defrag(len(e.workers))
+		err := e.ask(ctx, w, func() {
+			err := w.table.SetSettings(s)
+			if err == nil {
+				w.defrag.SetLimits(limits)
+				w.regroup.SetLimits(limits)
+			}
+			failed <- err
+		})
+		if err != nil {
 			return err
 		}
 		if err := <-failed; err != nil {

@@ -61,6 +61,7 @@ type Config struct {
 type Engine struct {
 	workers  []*Worker
 	capacity *conntrack.Capacity
+	expect   *conntrack.Expectations
 	cpus     []int
 	spin     int64
 	beat     func(int, int64)
@@ -128,8 +129,15 @@ func New(c Config) (*Engine, error) {
 		ruleset:  c.Ruleset,
 		epoch:    1,
 	}
+	most, err := c.Settings.Get("nf_conntrack_expect_max")
+	if err == nil {
+		e.expect, err = conntrack.NewExpectations(int(most))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("new engine: %w", err)
+	}
 	for i, wire := range c.Wires {
-		w, err := newWorker(i, wire, e.capacity, &c)
+		w, err := newWorker(i, wire, e.capacity, e.expect, &c)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("new engine: worker %d: %w", i, err), e.Close())
 		}
@@ -140,8 +148,8 @@ func New(c Config) (*Engine, error) {
 }
 
 // newWorker makes a worker with its shard; connect gives it its hand-off rings.
-func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, c *Config) (*Worker, error) {
-	table, err := conntrack.New(conntrack.Config{Capacity: capacity, Settings: c.Settings, Secret: *c.Secret, Buckets: c.Buckets / len(c.Wires)})
+func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *conntrack.Expectations, c *Config) (*Worker, error) {
+	table, err := conntrack.New(conntrack.Config{Capacity: capacity, Expectations: expect, Settings: c.Settings, Secret: *c.Secret, Buckets: c.Buckets / len(c.Wires)})
 	if err != nil {
 		return nil, err
 	}
@@ -152,12 +160,14 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, c *Config) 
 	if chunks.Total > 0 {
 		held = min(1024, max(64, chunks.Total/8))
 	}
+	limits := c.Settings.Defrag(len(c.Wires))
+	limits.Frames = held
 	w := &Worker{
 		id:        id,
 		wire:      wire,
 		table:     table,
-		defrag:    conntrack.NewDefrag(conntrack.DefragConfig{Frames: held}),
-		regroup:   conntrack.NewDefrag(conntrack.DefragConfig{Frames: held}),
+		defrag:    conntrack.NewDefrag(limits),
+		regroup:   conntrack.NewDefrag(limits),
 		matcher:   c.Ruleset.NewMatcher(),
 		epoch:     1,
 		policy:    c.Policy,
@@ -165,7 +175,7 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, c *Config) 
 		frames:    make([]packet.Frame, c.Burst),
 		packets:   make([]packet.Packet, c.Burst),
 		free:      make([]packet.Frame, 0, 4*c.Burst),
-		late:      make([]packet.Frame, 64),
+		late:      make([]conntrack.Late, 64),
 		commands:  make(chan func(), 16),
 	}
 	for p := range w.tx {
@@ -230,13 +240,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	return err
 }
 
-// Close frees the connection tables. The engine must not be running.
+// Close frees the connection tables. The engine must not be running, and none of its methods be called afterwards.
 func (e *Engine) Close() error {
 	var err error
 	for _, w := range e.workers {
 		err = errors.Join(err, w.table.Close())
 	}
-	return err
+	return errors.Join(err, e.expect.Close())
 }
 
 // Step makes one turn of every worker at the time now, in the calling goroutine: for replay, tests and benchmarks, on

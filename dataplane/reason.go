@@ -11,14 +11,14 @@ import (
 type DropReason uint8
 
 const (
-	DropNone            DropReason = iota
-	DropRule                       // a rule or a chain's policy
-	DropClass                      // not IP, and its class is set to be blocked
-	DropTableFull                  // a new connection at the maximum of entries, and early drop found nothing
-	DropTxFull                     // the TX ring of the other port stayed full
-	DropHandoff                    // the hand-off ring to the owner of the flow was full
-	DropFragmentTimeout            // the rest of its datagram did not come in time
-	dropFixed                      // the fragment store's and the parser's reasons follow
+	DropNone      DropReason = iota
+	DropRule                 // a rule or a chain's policy
+	DropClass                // not IP, and its class is set to be blocked
+	DropTableFull            // a new connection at the maximum of entries, and early drop found nothing
+	DropTxFull               // the TX ring of the other port stayed full
+	DropHandoff              // the hand-off ring to the owner of the flow was full
+	DropHelper               // a connection helper could not enter what the packet announces, or only half understood it
+	dropFixed                // the fragment store's and the parser's reasons follow
 
 	dropFragment = dropFixed
 	dropHeader   = dropFragment + DropReason(conntrack.DefragReasons)
@@ -27,7 +27,7 @@ const (
 	DropReasons = dropHeader + DropReason(packet.Problems)
 )
 
-var dropNames = [dropFixed]string{"", "rule", "class-blocked", "table-full", "tx-full", "handoff-full", "fragment-timeout"}
+var dropNames = [dropFixed]string{"", "rule", "class-blocked", "table-full", "tx-full", "handoff-full", "helper"}
 
 // String returns the spelling of the reason; "" for DropNone.
 func (r DropReason) String() string {

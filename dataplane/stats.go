@@ -48,6 +48,9 @@ type Stats struct {
 	Workers []WorkerStats
 	Entries int // over all shards
 	Max     int // maximum number of entries over all shards
+
+	Expected int // connections that helpers expect
+	Expect   conntrack.ExpectCounters
 }
 
 // Total adds the workers' counters; maxima are the largest of all.

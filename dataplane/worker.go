@@ -39,9 +39,9 @@ type Worker struct {
 	full     atomic.Uint64  // published for control: new connections dropped at the maximum
 	entries  atomic.Int64   // published for control: entries in the shard
 
-	exchange                // hand-off between workers
-	late     []packet.Frame // room for fragments whose time has passed
-	err      error          // of the ports, in this turn
+	exchange                  // hand-off between workers
+	late     []conntrack.Late // room for fragments whose datagram was given up
+	err      error            // of the ports, in this turn
 
 	c       Counters
 	result  Result   // of the frame being judged; written only for what follows it in this turn
@@ -207,6 +207,9 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 		}
 	}
 
+	if why == DropNone && !w.table.Help(&conn, p, now) {
+		why = DropHelper
+	}
 	if conn.Fresh {
 		if why != DropNone {
 			w.table.Discard(&conn)
@@ -372,8 +375,8 @@ func (w *Worker) expire(now conntrack.Tick) {
 	for _, store := range [...]*conntrack.Defrag{w.defrag, w.regroup} {
 		for store.Held() > 0 {
 			n := store.Expire(now, w.late)
-			for _, f := range w.late[:n] {
-				w.put(f, DropFragmentTimeout)
+			for _, l := range w.late[:n] {
+				w.put(l.Frame, fragmentReason(l.Why))
 			}
 			if n < len(w.late) {
 				break

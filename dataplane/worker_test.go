@@ -158,8 +158,8 @@ func TestFragments(t *testing.T) {
 		if l := r.balanced(); l.Held != 0 {
 			t.Errorf("%d frames held 31 s later", l.Held)
 		}
-		if n := r.stats(); n.Workers[0].Counters.Drop[DropFragmentTimeout] != 2 {
-			t.Errorf("%d frames counted as timed out, want 2", n.Workers[0].Counters.Drop[DropFragmentTimeout])
+		if n := r.stats(); n.Workers[0].Counters.Drop[fragmentReason(conntrack.DefragTimeout)] != 2 {
+			t.Errorf("%d frames counted as timed out, want 2", n.Workers[0].Counters.Drop[fragmentReason(conntrack.DefragTimeout)])
 		}
 	})
 }

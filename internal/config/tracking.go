@@ -19,6 +19,8 @@ func trackingRows() []Setting {
 			scale = int64(s.unit())
 		case conntrack.UnitSwitch:
 			s.Kind = Switch
+		case conntrack.UnitBytes:
+			s.Kind, s.Unit = Number, "bytes"
 		default:
 			s.Kind = Number
 		}
