@@ -283,6 +283,9 @@ func restore(command string, rules []byte) error {
 // applySettings writes every setting that has a name in Linux to the namespace.
 func applySettings(s *conntrack.Settings) error {
 	for _, row := range conntrack.AllSettings() {
+		if row.Param != "" || row.Name == "nf_conntrack_expect_max" {
+			continue // of the whole kernel, not of a namespace
+		}
 		if err := setSysctl("net/netfilter/"+row.Name, strconv.FormatUint(uint64(row.Get(s)), 10)); err != nil {
 			return err
 		}

@@ -18,10 +18,6 @@ var skipped = []struct {
 		func(f []byte, _ *packet.Packet) bool { return len(f) < packet.EthernetHeader },
 	},
 	{
-		"source address", "a bridge drops frames whose source address is a group's or zero (br_handle_frame, net/bridge/br_input.c)",
-		func(f []byte, _ *packet.Packet) bool { return f[6]&1 != 0 || bytes.Equal(f[6:12], make([]byte, 6)) },
-	},
-	{
 		"pause", "no bridge passes MAC pause frames (br_handle_frame, net/bridge/br_input.c)",
 		func(f []byte, _ *packet.Packet) bool { return bytes.Equal(f[:6], []byte{1, 0x80, 0xc2, 0, 0, 1}) },
 	},

@@ -37,6 +37,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	inside := flags.StringSlice("inside", nil, "networks of the inside; without, of two addresses the first seen as a source is inside")
 	wait := flags.Duration("wait", 30*time.Second, "most time to wait in a stream for what cannot be made older")
 	stop := flags.Int("differences", 1, "end a stream after that many differences; 0: never")
+	generate := flags.String("generate", "", "instead of captures: a generated stream, one of "+strings.Join(streamNames(), ", "))
+	seed := flags.Uint64("seed", 1, "of the generated stream")
+	frames := flags.Int("frames", 100_000, "length of the generated stream")
 	asJSON := flags.Bool("json", false, "print one JSON object per stream instead of text")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -56,8 +59,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return fail(exitUsage, err)
 		}
 	}
-	if flags.NArg() == 0 {
-		return fail(exitUsage, errors.New("no capture (see --help)"))
+	if (flags.NArg() == 0) == (*generate == "") || *generate != "" && streams[*generate] == nil {
+		return fail(exitUsage, errors.New("captures or the name of a generated stream are needed (see --help)"))
 	}
 	c := config{settings: conntrack.DefaultSettings(), wait: *wait, stop: *stop}
 	for _, s := range *sets {
@@ -81,8 +84,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	both := &comparison{config: c}
 	defer both.close()
 	status := exitEqual
-	for _, name := range flags.Args() {
-		s, err := both.capture(name, nets)
+	for _, name := range append(flags.Args(), *generate) {
+		var s summary
+		var err error
+		switch {
+		case name == "":
+			continue
+		case *generate != "":
+			s, err = both.run(fmt.Sprintf("%s seed %d", name, *seed), streams[name](*seed, *frames))
+		default:
+			s, err = both.capture(name, nets)
+		}
 		if err != nil {
 			fmt.Fprintln(stderr, "oracle:", err)
 			status = max(status, exitFailed)

@@ -1,0 +1,21 @@
+package main
+
+import (
+	"iter"
+	"slices"
+)
+
+// streams are the generated streams by name.
+var streams = map[string]func(seed uint64, n int) iter.Seq[shot]{
+	"tcp": tcpStream,
+}
+
+// streamNames returns the names in order.
+func streamNames() []string {
+	var names []string
+	for n := range streams {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
