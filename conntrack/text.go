@@ -93,7 +93,7 @@ func scanAddr4(b []byte) (packet.Addr, int) {
 // net/core/utils.c, without a delimiter).
 func scanAddr6(b []byte) (packet.Addr, int) {
 	var words [8]uint16
-	n, gap, i := 0, -1, 0
+	n, gap, i, quad := 0, -1, 0, false
 	if len(b) >= 2 && b[0] == ':' && b[1] == ':' {
 		gap, i = 0, 2
 	}
@@ -119,7 +119,7 @@ func scanAddr6(b []byte) (packet.Addr, int) {
 				return packet.Addr{}, 0
 			}
 			words[n], words[n+1] = uint16(v.Lo>>16), uint16(v.Lo)
-			n, i = n+2, start+l
+			n, i, quad = n+2, start+l, true
 			break
 		}
 		words[n] = uint16(w)
@@ -141,6 +141,9 @@ func scanAddr6(b []byte) (packet.Addr, int) {
 		}
 	}
 	if gap < 0 && n != 8 || gap >= 0 && n == 8 {
+		return packet.Addr{}, 0
+	}
+	if i < len(b) && !quad && (b[i] == ':' || b[i] == '.') {
 		return packet.Addr{}, 0
 	}
 	var raw [16]byte
