@@ -82,6 +82,9 @@ func (t *Table) Confirm(c *Conn, now Tick) Outcome {
 	t.slots.add(ref)
 	t.live++
 	t.stats.Insert++
+	if t.events != nil {
+		t.emit(EventNew, ChangedState, ref, now)
+	}
 	if t.entered++; t.entered > touchBurst {
 		t.resize(2) // a long burst: Expire's share alone would come too late
 	}

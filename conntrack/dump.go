@@ -44,13 +44,19 @@ func (t *Table) Info(c *Conn, out *Info, now Tick) bool {
 
 // info copies an entry; false if it has expired.
 func (t *Table) info(ref uint32, out *Info, now Tick, ext uint64) bool {
-	e := &t.hot.items[ref]
-	if e.expired(now) {
+	if t.hot.items[ref].expired(now) {
 		return false
 	}
+	t.fill(ref, out, now, ext)
+	return true
+}
+
+// fill copies an entry, expired or not.
+func (t *Table) fill(ref uint32, out *Info, now Tick, ext uint64) {
+	e := &t.hot.items[ref]
 	*out = Info{
 		Key: e.key, Flipped: e.flags&entryFlipped != 0,
-		State: e.state, Status: uint32(e.status), Mark: e.mark, Left: uint32(e.deadline - now),
+		State: e.state, Status: uint32(e.status), Mark: e.mark, Left: uint32(max(0, int32(e.deadline-now))), ID: t.id(&e.key),
 	}
 	if e.flags&entryAcct != 0 {
 		a := &t.acct.items[ref]
@@ -67,13 +73,25 @@ func (t *Table) info(ref uint32, out *Info, now Tick, ext uint64) bool {
 	if e.flags&entryStamp != 0 {
 		out.HasAge, out.Age = true, ext-min(ext, t.stamp.items[ref])
 	}
-	return true
+	if e.flags&entryLabel != 0 {
+		out.Labels = t.labels.items[ref]
+	}
+}
+
+// id returns the number by which listings name a connection. Unlike nf_ct_get_id's it follows from the tuple alone, and
+// from the table's secret, of which it tells nothing.
+func (t *Table) id(k *packet.Key) uint32 {
+	hi, lo := bits.Mul64(t.hashOf(k)^t.fold, foldFactor)
+	return uint32(hi) ^ uint32(lo>>32)
 }
 
 // Flush removes every entry and returns how many they were. It clears the buckets without looking at the entries: about
-// a millisecond for a million.
+// a millisecond for a million. So their events are lost; Delete tells them.
 func (t *Table) Flush() int {
 	n := t.live
+	if t.events != nil {
+		t.eventsLost += uint64(n)
+	}
 	clear(t.index.arena.items[:t.index.count()])
 	t.slots.clear()
 	t.cap.release(t.credit + int64(n))
@@ -96,8 +114,12 @@ func (t *Table) Delete(cursor uint64, budget int, match func(*Info) bool, now Ti
 func (t *Table) SetMarks(cursor uint64, budget int, match func(*Info) bool, mark, mask uint32, now Tick) (n int, next uint64) {
 	return t.visit(cursor, budget, match, now, func(ref uint32) {
 		e := &t.hot.items[ref]
+		old := e.mark
 		e.mark = e.mark&^mask | mark&mask
 		e.verdict = [2]uint32{}
+		if t.events != nil && e.mark != old {
+			t.emit(EventUpdate, ChangedMark|ChangedState, ref, now) // ctnetlink_change_conntrack tells the state as well
+		}
 	})
 }
 

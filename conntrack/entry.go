@@ -25,6 +25,7 @@ const (
 	entrySelf  uint8 = 1 << 1
 	entryAcct  uint8 = 1 << 2 // began while nf_conntrack_acct was on: the side array counts
 	entryStamp uint8 = 1 << 3 // began while nf_conntrack_timestamp was on
+	entryLabel uint8 = 1 << 4 // has an element of the labels' side array
 )
 
 // dir returns the direction of a packet that belongs to e.

@@ -16,6 +16,8 @@ type Info struct {
 	Mark    uint32
 	Left    uint32 // ms until the entry expires, at least 1
 
+	ID          uint32 // names the connection in listings; the same for a later one with the same tuple
+	Labels      Labels
 	HasCounters bool // Packets and Bytes are valid (nf_conntrack_acct was on when the connection began)
 	HasAge      bool // Age is valid (nf_conntrack_timestamp was on when the connection began)
 	Packets     [2]uint64
@@ -134,62 +136,8 @@ const (
 
 // AppendLine appends the entry's line, without a newline, to b and returns it.
 func (i *Info) AppendLine(b []byte, f Format) []byte {
-	k := &i.Key
-	if f != FormatConntrack {
-		if k.Family == 6 {
-			b = append(b, "ipv6     10 "...)
-		} else {
-			b = append(b, "ipv4     2 "...)
-		}
-	}
-	n := len(b)
-	name := ProtoName(k.Proto)
-	if k.Proto == packet.ProtoDCCP && f == FormatProc {
-		name = "unknown"
-	}
-	b = append(b, name...)
-	for len(b) < n+8 {
-		b = append(b, ' ')
-	}
-	b = append(b, ' ')
-	b = strconv.AppendUint(b, uint64(k.Proto), 10)
-	b = append(b, ' ')
-	b = strconv.AppendUint(b, uint64(i.Left/1000), 10)
-	b = append(b, ' ')
-	if s := i.StateName(); s != "" {
-		b = append(b, s...)
-		b = append(b, ' ')
-	}
-	if k.Proto == packet.ProtoGRE && f == FormatProc {
-		b = appendNumber(b, "timeout=", uint64(i.Timeout/1000))
-		b[len(b)-1] = ','
-		b = append(b, ' ')
-		b = appendNumber(b, "stream_timeout=", uint64(i.StreamTimeout/1000))
-	}
-	b = i.appendTuple(b, Original, f)
-	if i.Status&StatusSeenReply == 0 {
-		b = append(b, "[UNREPLIED] "...)
-	}
-	b = i.appendTuple(b, Reply, f)
-	if i.Status&StatusAssured != 0 {
-		b = append(b, "[ASSURED] "...)
-	}
-	b = appendNumber(b, "mark=", uint64(i.Mark))
-	if k.Zone != 0 || f == FormatProc {
-		b = appendNumber(b, "zone=", uint64(k.Zone))
-	}
-	if i.HasAge {
-		b = appendNumber(b, "delta-time=", i.Age/1000)
-	}
-	if f == FormatProc {
-		return append(b, "use=2"...)
-	}
-	if i.Helper != HelperNone {
-		b = append(b, "helper="...)
-		b = append(b, i.Helper.String()...)
-		b = append(b, ' ')
-	}
-	return append(b, "use=1"...)
+	s := Style{Format: f}
+	return s.AppendLine(b, i)
 }
 
 // appendNumber appends name, n and a space.
@@ -200,7 +148,7 @@ func appendNumber(b []byte, name string, n uint64) []byte {
 }
 
 // appendTuple appends one direction and its counters, with a space behind each field.
-func (i *Info) appendTuple(b []byte, d Dir, f Format) []byte {
+func (i *Info) appendTuple(b []byte, d Dir, f Format, counts Shown) []byte {
 	t := i.Tuple(d)
 	b = append(b, "src="...)
 	b = appendAddr(b, t.Src, f)
@@ -226,7 +174,7 @@ func (i *Info) appendTuple(b []byte, d Dir, f Format) []byte {
 		b = strconv.AppendUint(b, uint64(t.DstPort), 16)
 		b = append(b, ' ')
 	}
-	if i.HasCounters {
+	if i.HasCounters && counts == Visible {
 		b = appendNumber(b, "packets=", i.Packets[d])
 		b = appendNumber(b, "bytes=", i.Bytes[d])
 	}

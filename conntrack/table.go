@@ -59,6 +59,12 @@ type Table struct {
 	stamp      arena[uint64] // side array: when a connection began, extended ticks in ms
 	aids       arena[aid]    // side array: helpers and masters; reserved when first needed
 
+	labels arena[Labels] // side array; reserved when a label is first set
+
+	events     EventSink // nil: nobody listens
+	event      [1]Event  // room for the one that is being pushed
+	eventsLost uint64
+
 	expect *Expectations
 	own    *Expectations // to be closed with the table
 	buried uint32        // keys of the store's that this shard has removed
@@ -133,7 +139,7 @@ func New(c Config) (*Table, error) {
 func (t *Table) Close() error {
 	t.cap.release(t.credit + int64(t.live))
 	t.credit, t.live = 0, 0
-	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close()}
+	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close(), t.labels.close()}
 	if t.slots != nil {
 		errs = append(errs, t.slots.close())
 	}
@@ -323,6 +329,9 @@ func (t *Table) unlink(ref uint32, h uint64) {
 		i = x.slotOf(tag, ref)
 	}
 	x.put(i, 0, 0)
+	if t.events != nil {
+		t.emit(EventDestroy, 0, ref, t.sweep.last)
+	}
 	e := &t.hot.items[ref]
 	if uint32(e.status)&StatusHelper != 0 {
 		t.disown(e, ref)

@@ -31,7 +31,7 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 	e := &t.hot.items[ref]
 	// c is the result's own memory, written field by field: a copy made just after would wait for the writes.
 	c.Ref, c.State, c.Dir = Ref(ref), StateEstablished, e.dir(p)
-	status := uint32(e.status)
+	status, state := uint32(e.status), e.state
 	if c.Dir == Original && status&StatusSeenReply == 0 {
 		c.State = StateNew
 		if status&StatusExpected != 0 {
@@ -78,7 +78,13 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 	if c.Dir == Reply {
 		status |= StatusSeenReply
 	}
+	before := e.status
 	e.status = uint16(status)
+	if t.events != nil {
+		if changed := e.changes(state, before); changed != 0 {
+			t.emit(EventUpdate, changed, ref, now)
+		}
+	}
 	return c
 }
 
@@ -174,11 +180,17 @@ func (t *Table) refuse(p *packet.Packet, ref uint32, c Conn, o outcome, now Tick
 		}
 		return c
 	}
+	state, status := e.state, e.status
 	e.state = o.state
 	e.status |= uint16(o.status)
 	if left := uint32(e.deadline - now); o.timeout != 0 && left >= invalidShortens && left > o.timeout && uint32(e.status)&StatusFixedTimeout == 0 {
 		e.deadline = now + Tick(o.timeout)
 		t.shorten(ref, e.deadline)
+	}
+	if t.events != nil {
+		if changed := e.changes(state, status); changed != 0 {
+			t.emit(EventUpdate, changed, ref, now)
+		}
 	}
 	return t.invalid(o.why)
 }
