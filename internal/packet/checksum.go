@@ -11,8 +11,9 @@ import (
 // where the checksum is not 0 (IPv6 too), UDPLite over its coverage, SCTP's CRC32c, ICMP, ICMPv6. Everything else has no
 // checksum that is looked at, nor has a fragment, or a packet with a Problem: true.
 //
-// One thing differs. For UDPLite nf_conntrack passes UDP's protocol number to nf_checksum_partial and so calls every
-// correct UDPLite packet INVALID (Linux 6.12 source; seen on 6.18). Here the number is UDPLite's own, RFC 3828 section 3.2.
+// For UDPLite the pseudo header has UDP's protocol number, not UDPLite's own (RFC 3828 section 3.2), because that is what
+// udplite_error passes to nf_checksum_partial (net/netfilter/nf_conntrack_proto_udp.c; seen on 6.18): Linux calls every
+// correct UDPLite packet INVALID unless nf_conntrack_checksum is 0.
 //
 // As in the kernel the IP header's addresses are those of the pseudo header, also behind a routing header, and the
 // length is the datagram's, also where UDP's own is shorter.
@@ -34,7 +35,7 @@ func (p *Packet) VerifyChecksum() bool {
 	case ProtoICMP:
 		return fold(SumBytes(0, b)) == 0xffff
 	case ProtoUDPLite:
-		sum := p.pseudo(ProtoUDPLite, len(b))
+		sum := p.pseudo(ProtoUDP, len(b))
 		if n := binary.BigEndian.Uint16(b[4:]); n != 0 {
 			b = b[:n]
 		}

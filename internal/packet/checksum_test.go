@@ -1,6 +1,7 @@
 package packet_test
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -89,6 +90,7 @@ func TestVerifyChecksum(t *testing.T) {
 		{"icmpv6 wrong", pt.Echo(a6.Addr(), b6.Addr(), 1, 2, pt.BadChecksum()), false, 0},
 		{"udplite", pt.NewUDPLite(a4, b4, pt.PayloadLen(9)), true, 17},
 		{"udplite partial", pt.NewUDPLite(a6, b6, pt.PayloadLen(9), pt.Coverage(8)), true, 8},
+		{"udplite as in its RFC", asInRFC(pt.NewUDPLite(a4, b4, pt.PayloadLen(9))), false, 0},
 		{"sctp", pt.NewSCTP(a4, b4, 3, pt.SCTPChunk(1, 0, make([]byte, 16))), true, 32},
 		{"sctp wrong", pt.NewSCTP(a4, b4, 3, nil, pt.BadChecksum()), false, 0},
 		{"dccp wrong", pt.NewDCCP(a4, b4, 0, pt.BadChecksum()), true, 0},
@@ -115,4 +117,14 @@ func TestVerifyChecksum(t *testing.T) {
 			c.frame[at] ^= 1 << (i % 8)
 		}
 	}
+}
+
+// asInRFC changes the checksum of an UDPLite frame to that of RFC 3828, with UDPLite's protocol number.
+func asInRFC(f []byte) []byte {
+	var p packet.Packet
+	p.Frame = f
+	packet.Parse(&p)
+	sum := f[p.L4+6:]
+	binary.BigEndian.PutUint16(sum, packet.UpdateChecksum(binary.BigEndian.Uint16(sum), packet.ProtoUDP, packet.ProtoUDPLite))
+	return f
 }

@@ -29,6 +29,11 @@ func (p *Packet) parseIPv6(f []byte, l3 int, vlan uint16) {
 		p.malformed(ProblemIPLength, ClassIPv6, 6, l3, vlan)
 		return
 	}
+	if next == ProtoHopByHop && payload < (int(h[41])+1)*8 {
+		// br_validate_ipv6 cuts off what lies behind the payload, and in the FORWARD hook looks once more.
+		p.malformed(ProblemHopByHop, ClassIPv6, 6, l3, vlan)
+		return
+	}
 	p.begin(ClassIPv6, 6, l3, vlan)
 	src := Addr{binary.BigEndian.Uint64(h[8:16]), binary.BigEndian.Uint64(h[16:24])}
 	dst := Addr{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
@@ -137,6 +142,13 @@ func (p *Packet) gather(h []byte, at int) bool {
 	case at+8 == len(h): // atomic, and empty
 		p.malformed(ProblemFragmentHeader, ClassIPv6, 6, int(p.L3), p.VLAN)
 		return true
+	case at == 40 && h[at] == ProtoHopByHop:
+		// Atomic: the fragment header is taken out, and br_validate_ipv6 in the FORWARD hook finds hop-by-hop options
+		// behind the IPv6 header.
+		if _, ok := jumbo(h[8:], len(h)-48); !ok {
+			p.malformed(ProblemHopByHop, ClassIPv6, 6, int(p.L3), p.VLAN)
+			return true
+		}
 	}
 	return false
 }

@@ -206,6 +206,8 @@ func TestProblems(t *testing.T) {
 		{"jumbo payload too small", pt.NewIP(a, b, 0, pt.Payload([]byte{6, 0, 0xc2, 4, 0, 0, 1, 0})), packet.ProblemHopByHop, true},
 		{"option beyond hop-by-hop", pt.NewIP(a, b, 0, pt.Payload([]byte{6, 0, 1, 5, 0, 0, 0, 0})), packet.ProblemHopByHop, true},
 		{"hop-by-hop cut off", pt.NewIP(a, b, 0, pt.Payload([]byte{6, 1, 1, 4, 0, 0, 0, 0})), packet.ProblemHopByHop, true},
+		{"hop-by-hop behind the payload", set(pt.NewIP(a, b, 0, pt.Payload([]byte{6, 0, 0, 0, 0, 0, 0, 0})), 18, 0, 0), packet.ProblemHopByHop, true},
+		{"bad hop-by-hop in an atomic fragment", pt.NewIP(a, b, 0, pt.AtomicFragment(1), pt.Payload([]byte{99, 0, 1, 5, 0, 0, 0, 0, 1})), packet.ProblemHopByHop, true},
 		{"fragment header of 2 bytes", pt.NewIP(a, b, 44, pt.Payload([]byte{17, 0})), packet.ProblemFragmentHeader, true},
 		{"first fragment header of 4 bytes", pt.NewIP(a, b, 44, pt.Payload([]byte{17, 0, 0, 0})), packet.ProblemUDPShort, false},
 		{"later fragment header of 4 bytes", pt.NewIP(a, b, 44, pt.Payload([]byte{17, 0, 0, 8})), packet.ProblemFragmentHeader, true},

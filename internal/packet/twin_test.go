@@ -158,6 +158,10 @@ func (v *view) ipv6(s skb) {
 		return
 	}
 	s = s[:payload+40]
+	if s[6] == 0 && twinHopByHop(s, be(s[4:6])) < 0 { // br_validate_ipv6 again
+		v.problem = "ipv6-hop-by-hop"
+		return
+	}
 	v.src, v.dst = netip.AddrFrom16([16]byte(s[8:24])), netip.AddrFrom16([16]byte(s[24:40]))
 	v.end = v.l3 + len(s)
 	v.tos, v.ttl = be(s[0:2])>>4&255, int(s[7])
@@ -190,6 +194,11 @@ func (v *view) ipv6(s skb) {
 				case at+8 == len(s):
 					v.problem = "ipv6-fragment-header" // -EINVAL
 					return
+				case at == 40 && h[0] == 0: // nf_ct_frag6_reasm takes the header out, and br_validate_ipv6 looks again
+					if whole := append(append(skb(nil), s[:40]...), s[48:]...); twinHopByHop(whole, len(whole)-40) < 0 {
+						v.problem = "ipv6-hop-by-hop"
+						return
+					}
 				}
 			}
 		}

@@ -19,7 +19,8 @@ import (
 // shot is a frame of a stream.
 type shot struct {
 	in    packet.Port
-	gap   time.Duration // since the frame before
+	gap   time.Duration // since the frame before; compressed, see pacer
+	sleep time.Duration // real time to wait before it
 	frame []byte
 }
 
@@ -139,6 +140,7 @@ func (c *comparison) run(name string, stream func(yield func(shot) bool)) (summa
 
 // frame drives one frame through both sides and compares.
 func (c *comparison) frame(number int, s shot) error {
+	time.Sleep(s.sleep)
 	now, err := c.pace.pass(s.gap, c)
 	if err != nil {
 		return err

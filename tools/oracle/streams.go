@@ -7,7 +7,12 @@ import (
 
 // streams are the generated streams by name.
 var streams = map[string]func(seed uint64, n int) iter.Seq[shot]{
-	"tcp": tcpStream,
+	"tcp":       tcpStream,
+	"mix":       mixStream,
+	"mutated":   mutatedStream,
+	"fragments": fragmentStream,
+	"sctp":      sctpStream,
+	"timed":     timedStream,
 }
 
 // streamNames returns the names in order.

@@ -87,7 +87,7 @@ func FixChecksums(b []byte) []byte {
 		if cover == 0 {
 			cover = len(t)
 		}
-		f.checksum(l.src, l.dst, t, 6, ProtoUDPLite, cover)
+		f.checksum(l.src, l.dst, t, 6, ProtoUDP, cover) // see NewUDPLite
 	case ProtoICMP:
 		f.checksum(l.src, l.dst, t, 2, 0, len(t))
 	case ProtoICMPv6:

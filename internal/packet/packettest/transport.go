@@ -36,7 +36,8 @@ func NewUDP(src, dst netip.AddrPort, options ...Option) []byte {
 	return f.ip(src.Addr(), dst.Addr(), ProtoUDP, t)
 }
 
-// NewUDPLite returns a frame with a UDPLite datagram, RFC 3828.
+// NewUDPLite returns a frame with a UDPLite datagram, RFC 3828, but for the checksum: its pseudo header has UDP's protocol
+// number, which is what Linux' connection tracking takes for right (udplite_error, nf_conntrack_proto_udp.c).
 func NewUDPLite(src, dst netip.AddrPort, options ...Option) []byte {
 	f := collect(options)
 	t := binary.BigEndian.AppendUint16(ports(src, dst), f.coverage)
@@ -45,7 +46,7 @@ func NewUDPLite(src, dst netip.AddrPort, options ...Option) []byte {
 	if f.coverage != 0 {
 		cover = min(int(f.coverage), len(t))
 	}
-	f.checksum(src.Addr(), dst.Addr(), t, 6, ProtoUDPLite, cover)
+	f.checksum(src.Addr(), dst.Addr(), t, 6, ProtoUDP, cover)
 	return f.ip(src.Addr(), dst.Addr(), ProtoUDPLite, t)
 }
 
