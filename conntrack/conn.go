@@ -25,10 +25,7 @@ func (t *Table) SetMark(c *Conn, mark uint32) {
 	if changed && t.events != nil && uint32(e.status)&StatusConfirmed != 0 {
 		t.emit(EventUpdate, ChangedMark, uint32(c.Ref), t.sweep.last)
 	}
-	if uint32(e.status)&StatusHelper != 0 && t.expect.count.Load() != 0 {
-		m := t.masterOf(e, uint32(c.Ref))
-		t.expect.setMark(&m)
-	}
+	t.tellMark(e, uint32(c.Ref))
 }
 
 // Status returns the connection's Status… bits; 0 without an entry.

@@ -92,6 +92,7 @@ func (t *Table) Flush() int {
 	if t.events != nil {
 		t.eventsLost += uint64(n)
 	}
+	t.expect.forgetShard(t.shard)
 	clear(t.index.arena.items[:t.index.count()])
 	t.slots.clear()
 	t.cap.release(t.credit + int64(n))
@@ -117,6 +118,7 @@ func (t *Table) SetMarks(cursor uint64, budget int, match func(*Info) bool, mark
 		old := e.mark
 		e.mark = e.mark&^mask | mark&mask
 		e.verdict = [2]uint32{}
+		t.tellMark(e, ref)
 		if t.events != nil && e.mark != old {
 			t.emit(EventUpdate, ChangedMark|ChangedState, ref, now) // ctnetlink_change_conntrack tells the state as well
 		}

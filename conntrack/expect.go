@@ -60,6 +60,7 @@ type Expectations struct {
 	free    uint32 // first of the chain of free slots, by next
 	top     uint32 // one past the highest slot ever used
 	cursor  uint32 // where the sweep goes on
+	shards  uint32 // tables that use the store, ever
 	stats   ExpectCounters
 	doomed  [condemnedKeys]packet.Key
 }
@@ -145,6 +146,7 @@ type expectSlot struct {
 	prev          uint32 // in the chain by destination; 0 at its head
 	newer, older  uint32 // in the chain by master
 	mark          uint32 // the master's
+	shard         uint32 // of the master
 	class         uint8
 	helper        Helper
 	masterFlipped uint8 // entryFlipped of the master
@@ -343,6 +345,7 @@ type master struct {
 	flipped uint8 // entryFlipped of its entry
 	helper  Helper
 	mark    uint32
+	shard   uint32 // number of its Table
 }
 
 // sameAs reports whether the slot belongs to that master.
@@ -481,7 +484,7 @@ func (x *Expectations) insert(m *master, w *wanted, h *expectHead, until Tick) b
 	}
 	h.first.Store(ref)
 	h.version.Add(1)
-	s.class, s.helper, s.mark = w.class, m.helper, m.mark
+	s.class, s.helper, s.mark, s.shard = w.class, m.helper, m.mark, m.shard
 	s.master, s.masterFlipped = *m.key, m.flipped
 	head := &x.masters[x.hash(m.key)]
 	s.newer, s.older = 0, *head
@@ -667,6 +670,35 @@ func (x *Expectations) forget(m *master) {
 			x.unlink(i)
 		}
 		i = older
+	}
+}
+
+// join returns a number for a Table that will use the store.
+func (x *Expectations) join() uint32 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.shards++
+	return x.shards
+}
+
+// forgetShard removes all that belongs to masters in a shard, because it has lost them all at once.
+func (x *Expectations) forgetShard(shard uint32) {
+	if x.count.Load()|x.calls.Load() == 0 {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := uint32(1); i < x.top; i++ {
+		s := &x.slots[i]
+		f := expectFlags(s.when.Load())
+		if f&expectUsed == 0 || s.shard != shard {
+			continue
+		}
+		if f&expectCall != 0 {
+			t := s.tuple()
+			x.condemn(&t)
+		}
+		x.unlink(i)
 	}
 }
 

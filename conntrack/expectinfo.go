@@ -160,6 +160,13 @@ func (i *ExpectInfo) appendPair(b []byte, prefix string, src, dst netip.Addr, sp
 	b = append(b, "dst="...)
 	b = appendAddr(b, dst, f)
 	b = append(b, ' ')
+	if f == FormatProc && i.Proto == packet.ProtoGRE {
+		b = append(b, "srckey=0x"...)
+		b = strconv.AppendUint(b, uint64(sport), 16)
+		b = append(b, " dstkey=0x"...)
+		b = strconv.AppendUint(b, uint64(dport), 16)
+		return append(b, ' ')
+	}
 	b = appendNumber(b, "sport=", uint64(sport))
 	return appendNumber(b, "dport=", uint64(dport))
 }

@@ -94,7 +94,15 @@ func (t *Table) claim(e *entry, ref uint32, p *packet.Packet, now Tick) bool {
 
 // masterOf names an entry that has a helper as the master of its expectations.
 func (t *Table) masterOf(e *entry, ref uint32) master {
-	return master{&e.key, e.flags & entryFlipped, t.aids.items[ref].helper, e.mark}
+	return master{&e.key, e.flags & entryFlipped, t.aids.items[ref].helper, e.mark, t.shard}
+}
+
+// tellMark tells the connections that an entry expects its mark, which has changed.
+func (t *Table) tellMark(e *entry, ref uint32) {
+	if uint32(e.status)&StatusHelper != 0 && t.expect.count.Load() != 0 {
+		m := t.masterOf(e, ref)
+		t.expect.setMark(&m)
+	}
 }
 
 // Help lets the connection's helper read a packet that the rules have accepted, before Confirm, and reports whether the

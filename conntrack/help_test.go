@@ -187,6 +187,11 @@ func TestFTPActive(t *testing.T) {
 	if s, _ := h.segment("198.51.100.1:20", "192.0.2.10:51212", packettest.SYN, ""); s != StateNew {
 		t.Error("an expired expectation matched")
 	}
+	h.after(5000) // the store is swept in some steps
+	for range 3 {
+		h.tab.Expire(h.now, 64)
+		h.after(expectSweepStep)
+	}
 	if h.tab.expect.Len() != 0 {
 		t.Error("an expired expectation is counted")
 	}

@@ -67,6 +67,7 @@ type Table struct {
 
 	expect *Expectations
 	own    *Expectations // to be closed with the table
+	shard  uint32        // the store's number for this table
 	buried uint32        // keys of the store's that this shard has removed
 
 	sweep sweep
@@ -120,6 +121,9 @@ func New(c Config) (*Table, error) {
 	if t.expect = c.Expectations; err == nil && t.expect == nil {
 		t.own, err = NewExpectations(int(c.Settings.expectMax))
 		t.expect = t.own
+	}
+	if err == nil {
+		t.shard = t.expect.join()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create connection table: %w", err), t.Close())
