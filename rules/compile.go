@@ -479,14 +479,14 @@ func (g *program) appendEntry(x *box) {
 		g.wide = append(g.wide, wide{
 			src: addrOf(x.val[0:4]), srcMask: addrOf(x.mask[0:4]), dst: addrOf(x.val[4:8]), dstMask: addrOf(x.mask[4:8]),
 			sport: s.Lo, sportSpan: s.Hi - s.Lo, dport: d.Lo, dportSpan: d.Hi - d.Lo,
-			proto: x.proto, protoMask: x.protoMask, allow: x.allow, rule: rule,
+			proto: x.proto, protoMask: x.protoMask, allow: x.allow | uint16(g.rules[x.rule].verb)<<verbShift, rule: rule,
 		})
 		return
 	}
 	g.narrow = append(g.narrow, narrow{
 		src: x.val[3], srcMask: x.mask[3], dst: x.val[7], dstMask: x.mask[7],
 		sport: s.Lo, sportSpan: s.Hi - s.Lo, dport: d.Lo, dportSpan: d.Hi - d.Lo,
-		proto: x.proto, protoMask: x.protoMask, allow: x.allow, rule: rule,
+		proto: x.proto, protoMask: x.protoMask, allow: x.allow | uint16(g.rules[x.rule].verb)<<verbShift, rule: rule,
 	})
 }
 

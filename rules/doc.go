@@ -28,6 +28,33 @@
 // of its conditions hold for, whatever its target; the policy counts those that reach it. A match that needs a
 // transport header which the packet does not have drops it on the spot, uncounted by any rule.
 //
+// # Finding the rule
+//
+// A chain of any length is not walked. Its rules are boxes over source, destination, ports and protocol; each chain has
+// one to four trees whose nodes cut by a window of bits of one of these words, and whose leaves are short runs of
+// places in order of rank, each naming a 32-byte entry (80 for IPv6) that is compared without branches. State and
+// interfaces are bits of the entry. What an entry cannot hold (flags, negations, …) is tested when it agrees.
+//
+//	header ─► tree 0 ─► node ─► node ─► places ─► entries ┐
+//	       ─► tree 1 ─► node ─► places ─► entries         ├─► lowest rank ─► its other conditions ─► verb
+//	       ─► tree 2 ─► places ─► entries                 ┘    next lowest, when these fail or the verb goes on
+//
+// Why cuts, and why these:
+//   - iptables goes on behind a rule that only counts, and behind a chain that returns: the structure must give all
+//     agreeing rules in order, not only the first. A leaf does; hash tables of tuples (TupleMerge, PSTSS) would have
+//     to be asked again, and a lookup there costs a probe for each of ten to thirty tables. Bit vectors give the
+//     order too, but take memory by the square of the rules. Learned indexes (NuevoMatch) need a second structure
+//     for what does not fit, and retraining for a change.
+//   - Windows of any bits instead of prefixes (HiCuts, HyperSplit) spread rules that share their first bits, and give
+//     wide nodes: few steps down, each a cache miss.
+//   - A cut copies the rules that do not ask for its bits into every child. So rules are first parted by which of
+//     their addresses are narrow (as EffiCuts and CutSplit do), each part a tree; a rule that still gets too many
+//     copies moves to the next tree; a cut must earn its copies; and a copy is a place of four bytes, not an entry.
+//   - Whatever is behind a final rule that every header at a node agrees with is left out there.
+//
+// A packet whose transport header is short has no ports to cut by: it takes the whole subtree of the first node that
+// cuts by port. Rules that need the header drop it.
+//
 // # Concurrency
 //
 // File and Ruleset do not change once made and may be shared. A Matcher is one goroutine's.

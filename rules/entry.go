@@ -82,50 +82,58 @@ type wide struct {
 // none is the rank of no rule.
 const none = ^uint32(0)
 
-// scanNarrow returns the first place from at to end whose entry agrees with the header and whose rank is at least from, or
-// end. The comparisons are put together without branches: only the outcome of the whole entry is one.
-func scanNarrow(e []narrow, places []uint32, h *header, at, end, from uint32) uint32 {
+// verbShift is where an entry's allow holds the rule's verb.
+const verbShift = 12
+
+// scanNarrow moves a cursor to the next place whose entry agrees with the header and whose rank is at least from. The
+// comparisons are put together without branches: only the outcome of the whole entry is one.
+func (g *program) scanNarrow(h *header, k *cursor, from uint32) {
 	src, dst := h.w[wordSrc+3], h.w[wordDst+3]
 	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
-	proto := uint8(h.w[wordProto])
-	for k, n := range places[at:end] {
-		x := &e[n]
+	proto, bit := uint8(h.w[wordProto]), h.allow&15
+	k.ready = true
+	for i, n := range g.places[k.at:k.end] {
+		x := &g.narrow[n]
 		off := (src^x.src)&x.srcMask | (dst^x.dst)&x.dstMask | uint32((proto^x.proto)&x.protoMask)
 		off |= (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
 		off |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
-		off |= ^(uint32(x.allow) >> (h.allow & 15)) & 1
+		off |= ^(uint32(x.allow) >> bit) & 1
 		if off == 0 && x.rule&^more >= from {
-			return at + uint32(k)
+			k.at += uint32(i)
+			k.rank, k.verb, k.more = x.rule&^more, Verb(x.allow>>verbShift), x.rule >= more
+			return
 		}
 	}
-	return end
+	k.at, k.rank = k.end, none
 }
 
 // scanWide is scanNarrow for IPv6.
-func scanWide(e []wide, places []uint32, h *header, at, end, from uint32) uint32 {
+func (g *program) scanWide(h *header, k *cursor, from uint32) {
 	src, dst := addrOf(h.w[0:4]), addrOf(h.w[4:8])
 	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
-	proto := uint8(h.w[wordProto])
-	for k, n := range places[at:end] {
-		x := &e[n]
+	proto, bit := uint8(h.w[wordProto]), h.allow&15
+	k.ready = true
+	for i, n := range g.places[k.at:k.end] {
+		x := &g.wide[n]
 		off := (src.Hi^x.src.Hi)&x.srcMask.Hi | (src.Lo^x.src.Lo)&x.srcMask.Lo |
 			(dst.Hi^x.dst.Hi)&x.dstMask.Hi | (dst.Lo^x.dst.Lo)&x.dstMask.Lo | uint64((proto^x.proto)&x.protoMask)
 		low := (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
 		low |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
-		low |= ^(uint32(x.allow) >> (h.allow & 15)) & 1
+		low |= ^(uint32(x.allow) >> bit) & 1
 		if off|uint64(low) == 0 && x.rule&^more >= from {
-			return at + uint32(k)
+			k.at += uint32(i)
+			k.rank, k.verb, k.more = x.rule&^more, Verb(x.allow>>verbShift), x.rule >= more
+			return
 		}
 	}
-	return end
+	k.at, k.rank = k.end, none
 }
 
 // scanShort moves a cursor to the entry of the lowest rank, not below from, that agrees with a packet whose transport
 // header is short. Ports and ICMP types are not known, so that the run may be that of a whole subtree, in no order.
 // An entry of a rule that needs the header agrees by addresses, protocol and interfaces alone: what is asked beside
 // these is left to walk.matches.
-func (w *walk) scanShort(k *cursor, from uint32) {
-	g := w.g
+func (g *program) scanShort(h *header, k *cursor, from uint32) {
 	k.ready, k.rank = true, none
 	for _, at := range g.places[k.at:k.end] {
 		var x wide
@@ -134,26 +142,26 @@ func (w *walk) scanShort(k *cursor, from uint32) {
 		} else {
 			n := &g.narrow[at]
 			x = wide{proto: n.proto, protoMask: n.protoMask, allow: n.allow, rule: n.rule}
-			if (w.h.w[wordSrc+3]^n.src)&n.srcMask|(w.h.w[wordDst+3]^n.dst)&n.dstMask != 0 {
+			if (h.w[wordSrc+3]^n.src)&n.srcMask|(h.w[wordDst+3]^n.dst)&n.dstMask != 0 {
 				continue
 			}
 		}
 		rank := x.rule &^ more
-		if rank < from || rank >= k.rank || (uint8(w.h.w[wordProto])^x.proto)&x.protoMask != 0 {
+		if rank < from || rank >= k.rank || (uint8(h.w[wordProto])^x.proto)&x.protoMask != 0 {
 			continue
 		}
 		if g.v6 {
-			src, dst := addrOf(w.h.w[0:4]), addrOf(w.h.w[4:8])
+			src, dst := addrOf(h.w[0:4]), addrOf(h.w[4:8])
 			if (src.Hi^x.src.Hi)&x.srcMask.Hi|(src.Lo^x.src.Lo)&x.srcMask.Lo|(dst.Hi^x.dst.Hi)&x.dstMask.Hi|(dst.Lo^x.dst.Lo)&x.dstMask.Lo != 0 {
 				continue
 			}
 		}
-		bit := w.h.allow
+		bit := h.allow
 		if g.rules[rank].flags&needsHeader != 0 {
-			bit = allowShort(packet.Port(w.h.allow & 1))
+			bit = allowShort(packet.Port(h.allow & 1))
 		}
 		if x.allow>>bit&1 != 0 {
-			k.rank = rank
+			k.rank, k.verb, k.more = rank, Verb(x.allow>>verbShift), true
 		}
 	}
 }

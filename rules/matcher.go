@@ -44,6 +44,8 @@ type cursor struct {
 	at, end uint32
 	rank    uint32 // of the entry of place at, when ready; else no entry from at on is below it
 	ready   bool   // the entry of place at agrees with the packet
+	more    bool   // its rule has conditions to be tested
+	verb    Verb   // what its rule does
 }
 
 // NewMatcher makes a matcher for one worker. All its memory is allocated here.
@@ -201,8 +203,8 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 	f := &stack[0]
 	w.enter(f, 0)
 	for {
-		at := w.next(f)
-		if at == none {
+		k := w.next(f)
+		if k == nil {
 			if sp == 0 {
 				w.note(w.policy)
 				return g.policy, w.policy
@@ -211,8 +213,8 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			f = &stack[sp]
 			continue
 		}
-		r := &g.rules[at]
-		if r.rest > 0 || !w.h.whole {
+		r := &g.rules[k.rank]
+		if k.more {
 			switch w.matches(r, p, c) {
 			case no:
 				continue
@@ -223,7 +225,7 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			}
 		}
 		w.note(r.id)
-		switch r.verb {
+		switch k.verb {
 		case VerbAccept:
 			return Accept, r.id
 		case VerbDrop:
@@ -245,25 +247,49 @@ func (w *walk) enter(f *frame, id uint32) {
 	g := w.g
 	ch := g.chains[id]
 	f.n, f.from = ch.n, 0
+	if !w.h.whole {
+		w.enterShort(f, ch)
+		return
+	}
+	// All trees first, then what their runs begin with, then the runs: the memory accesses of each step do not wait
+	// for one another.
 	for t, s := range g.trees[ch.first : ch.first+ch.n] {
 		for !s.leaf() {
-			if !w.h.whole && (s.word() == wordSport || s.word() == wordDport) {
-				break
-			}
 			s = g.slots[s.child(&w.h)]
 		}
 		k := &f.trees[t&(maxTrees-1)]
-		if s.leaf() {
-			k.at, k.end = s.run()
-		} else {
-			k.at, k.end = g.span(s, none, 0)
+		k.at, k.end = s.run()
+	}
+	for t := range f.n {
+		k := &f.trees[t&(maxTrees-1)]
+		k.ready, k.rank = false, none
+		if k.at < k.end {
+			k.rank = g.rank(k.at)
 		}
+	}
+	best := none
+	for t := range f.n {
+		// A run that begins behind what was found is looked at only if that is passed over.
+		if k := &f.trees[t&(maxTrees-1)]; k.rank < best {
+			w.scan(k, 0)
+			best = min(best, k.rank)
+		}
+	}
+}
+
+// enterShort is enter for a packet whose transport header is short: where a tree cuts by port, the run is that of the
+// whole subtree.
+func (w *walk) enterShort(f *frame, ch chain) {
+	g := w.g
+	for t, s := range g.trees[ch.first : ch.first+ch.n] {
+		for !s.leaf() && s.word() != wordSport && s.word() != wordDport {
+			s = g.slots[s.child(&w.h)]
+		}
+		k := &f.trees[t&(maxTrees-1)]
+		k.at, k.end = g.span(s, none, 0)
 		k.ready, k.rank = false, none
 		if k.at < k.end {
 			k.rank = 0
-			if s.leaf() {
-				k.rank = g.rank(k.at)
-			}
 		}
 	}
 }
@@ -282,54 +308,39 @@ func (g *program) span(s slot, first, end uint32) (uint32, uint32) {
 	return first, end
 }
 
-// next returns the rank of the first rule of the chain, not yet taken, whose entry agrees with the packet, or none.
-func (w *walk) next(f *frame) uint32 {
+// next returns the cursor that stands at the first rule of the chain, not yet taken, whose entry agrees with the packet,
+// or nil. The cursor is moved on by the next call.
+func (w *walk) next(f *frame) *cursor {
+	if f.n == 0 {
+		return nil
+	}
 	for {
 		k := &f.trees[0]
-		if f.n == 0 {
-			return none
-		}
 		for t := uint32(1); t < f.n; t++ {
 			if x := &f.trees[t&(maxTrees-1)]; x.rank < k.rank {
 				k = x
 			}
 		}
 		if k.rank == none {
-			return none
+			return nil
 		}
-		if !k.ready || k.rank < f.from {
-			w.scan(k, f.from)
-			continue
+		if k.ready && k.rank >= f.from {
+			f.from = k.rank + 1
+			return k
 		}
-		rank := k.rank
-		f.from = rank + 1
-		if !w.h.whole {
-			return rank
-		}
-		k.at++
-		k.ready = false
-		if k.at == k.end {
-			k.rank = none
-		}
-		return rank
+		w.scan(k, f.from)
 	}
 }
 
-// scan moves a cursor to the next entry that agrees with the packet.
+// scan moves a cursor to the next entry that agrees with the packet and is not below from.
 func (w *walk) scan(k *cursor, from uint32) {
-	g := w.g
 	switch {
 	case !w.h.whole:
-		w.scanShort(k, from)
-		return
-	case g.v6:
-		k.at = scanWide(g.wide, g.places, &w.h, k.at, k.end, from)
+		w.g.scanShort(&w.h, k, from)
+	case w.g.v6:
+		w.g.scanWide(&w.h, k, from)
 	default:
-		k.at = scanNarrow(g.narrow, g.places, &w.h, k.at, k.end, from)
-	}
-	k.ready, k.rank = true, none
-	if k.at < k.end {
-		k.rank = g.rank(k.at)
+		w.g.scanNarrow(&w.h, k, from)
 	}
 }
 

@@ -340,9 +340,9 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 // TestRandom compares the compiled form with the linear one: verdict, deciding rule, every counter; and that packets of
 // one connection and direction take the same path where that was promised.
 func TestRandom(t *testing.T) {
-	sets, packets := 400, 60
+	sets, packets := 250, 60
 	if testing.Short() {
-		sets = 60
+		sets = 50
 	}
 	opt := Options{InsideName: "eth0", OutsideName: "eth1"}
 	cached := 0

@@ -232,7 +232,7 @@ func modulesWith(name string) string {
 	for _, m := range modules {
 		for _, o := range m.options {
 			if o.name == name {
-				if m.protos != nil && len(m.protos) == 1 {
+				if len(m.protos) == 1 {
 					in = append(in, "-p "+protocolName(m.protos[0]))
 				} else {
 					in = append(in, "-m "+m.name)

@@ -45,13 +45,17 @@ type box struct {
 	entry     uint32 // number of its entry, from 1; 0: not written yet
 }
 
-// Numbers of the builder. They were chosen by measuring the ClassBench sets (bench): lookup time first, then memory.
+// Numbers of the builder. They were found by measuring the ClassBench sets: lookup time first, then memory.
 const (
-	leafSize    = 6   // a run this short is not cut further
-	sampleSize  = 400 // boxes that a cut is judged by
-	maxCutBits  = 12  // of one node: 4096 slots are 32 KiB
-	maxCopies   = 48  // copies of one box in one tree before it is put into the next
-	priceCopies = 0.7 // bits of selection that doubling the entries must bring
+	leafSize    = 6   // a run this short is not cut further; shorter runs cost more nodes than they save comparisons
+	sampleSize  = 400 // boxes that a cut is judged by; more makes building slower and cuts hardly better
+	maxCutBits  = 12  // of one node: 4096 slots are 32 KiB; wider roots push everything else out of the first-level cache
+	maxCopies   = 200 // copies of one box in one tree before it is put into the next: fewer make the last trees' runs long
+	maxLevels   = 24  // levels of a tree; sets that need more are hostile
+	priceCopies = 0.7 // bits of selection that doubling the places must bring
+	priceSlots  = 0.5 // bits of selection that a slot for each box must bring
+	entryCost   = 1.3 // nanoseconds for a place of a run, half of which is walked
+	nodeCost    = 9.0 // nanoseconds for a step down
 )
 
 // builder makes the trees of one program.
@@ -78,6 +82,9 @@ func (b *builder) trees() (first, n int) {
 		b.out = b.out[:0]
 		b.last = k == maxTrees-1
 		b.budget = 4*len(list) + 1024
+		for _, i := range list {
+			b.boxes[i].copies = 0
+		}
 		root := b.build(list, known{}, 0)
 		b.g.trees = append(b.g.trees, root)
 		if len(b.out) > 0 {
@@ -162,7 +169,7 @@ func narrowAddr(m []uint32) bool {
 // so that those of a subtree are one run; entries are numbered as they are met, so that those of a leaf lie together.
 func (b *builder) build(list []uint32, at known, depth int) slot {
 	list = b.prune(list, &at)
-	if len(list) <= leafSize || depth > 24 {
+	if len(list) <= leafSize || depth > maxLevels {
 		return b.leaf(list)
 	}
 	k, ok := b.choose(list)
@@ -320,7 +327,7 @@ func (b *builder) choose(list []uint32) (best cut, ok bool) {
 	}
 	n := float64(len(list))
 	most := min(bits.Len(uint(len(list)))+1, maxCutBits)
-	score := 0.5 // a cut that gains less is not worth a step
+	score := 0.0
 	for _, w := range b.vary {
 		use, width := b.useful(sample, w)
 		if use == 0 {
@@ -341,7 +348,7 @@ func (b *builder) choose(list []uint32) (best cut, ok bool) {
 					continue
 				}
 				c := cut{w, uint8(shift), uint8(k)}
-				if s := b.judge(sample, c, n); s > score {
+				if s, expect := b.judge(sample, c, n); s > score && (n-expect)*entryCost > nodeCost {
 					best, score, ok = c, s, true
 				}
 			}
@@ -376,7 +383,7 @@ func (b *builder) useful(sample []uint32, w uint8) (use uint32, width int) {
 	return ones & zeros, width
 }
 
-func (b *builder) judge(sample []uint32, k cut, n float64) float64 {
+func (b *builder) judge(sample []uint32, k cut, n float64) (score, expect float64) {
 	size := 1 << k.bits
 	if cap(b.count) < size {
 		b.count = make([]int32, 1<<maxCutBits)
@@ -388,7 +395,7 @@ func (b *builder) judge(sample []uint32, k cut, n float64) float64 {
 	for _, i := range sample {
 		total += b.add(i, k, count)
 		if total > limit {
-			return 0
+			return 0, n
 		}
 	}
 	pairs := 0.0
@@ -396,10 +403,10 @@ func (b *builder) judge(sample []uint32, k cut, n float64) float64 {
 		pairs += float64(c) * float64(c-1)
 	}
 	s := float64(len(sample))
-	expect := 1 + pairs/float64(total)*n/s
+	expect = 1 + pairs/float64(total)*n/s
 	gain := math.Log2(n / expect)
 	copies := math.Log2(float64(total) / s)
-	return gain - priceCopies*copies - float64(size)/(4*n)
+	return gain - priceCopies*copies - priceSlots*float64(size)/n, expect
 }
 
 // add is children for counting.
