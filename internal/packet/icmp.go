@@ -96,12 +96,16 @@ func (p *Packet) parseRedirect(b []byte) {
 	switch {
 	case len(b) < 40:
 		p.fail(ProblemICMPShort)
-	case b[1] != 0, p.TTL != 255, p.Src.Hi>>54 != 0xfe80>>6, len(b) < 42, b[40] != 4, b[41] == 0:
+	case b[1] != 0, p.TTL != 255, !linkLocal(p.Src), len(b) < 42, b[40] != 4, b[41] == 0:
 		p.fail(ProblemICMPRedirect)
 	default:
 		p.setQuote(48)
 	}
 }
+
+// linkLocal reports whether a is of link-local scope: fe80::/10, or a group of that scope, which the kernel takes for it
+// too (__ipv6_addr_type, net/ipv6/addrconf_core.c).
+func linkLocal(a Addr) bool { return a.Hi>>54 == 0xfe80>>6 || a.Hi>>48&0xff0f == 0xff02 }
 
 // setQuote sets the key to that of the packet quoted at skip bytes behind the transport header
 // (nf_conntrack_inet_error, net/netfilter/nf_conntrack_proto_icmp.c).

@@ -435,7 +435,7 @@ func (v *view) conntrackICMP(s skb, l4 int) {
 				return
 			}
 			option := s.header(l4+40, 2)
-			linkLocal := netip.MustParsePrefix("fe80::/10").Contains(v.src)
+			linkLocal := netip.MustParsePrefix("fe80::/10").Contains(v.src) || v.src.IsLinkLocalMulticast() || v.src.As16()[0] == 0xff && v.src.As16()[1]&15 == 2
 			if code != 0 || v.ttl != 255 || !linkLocal || option == nil || option[1] == 0 || option[0] != 4 {
 				v.problem = "icmp-redirect"
 				return

@@ -62,7 +62,8 @@ type comparison struct {
 	pace      pacer
 	fragments bool // the stream had fragments
 	views     map[packet.Key]view
-	tainted   map[packet.Key]bool // connections that differ already
+	tainted   map[packet.Key]bool     // connections that differ already
+	late      map[[2]packet.Addr]bool // see the row "late hop-by-hop" in known
 	result    summary
 }
 
@@ -119,7 +120,7 @@ func (c *comparison) run(name string, stream func(yield func(shot) bool)) (summa
 	c.name = name
 	c.pace = newPacer(c.wait)
 	c.result = summary{Stream: name, States: map[string]int{}, Skipped: map[string]int{}, Known: map[string]int{}}
-	c.views, c.tainted = map[packet.Key]view{}, map[packet.Key]bool{}
+	c.views, c.tainted, c.late = map[packet.Key]view{}, map[packet.Key]bool{}, map[[2]packet.Addr]bool{}
 	var err error
 	number := 0
 	for s := range stream {
@@ -180,9 +181,12 @@ func (c *comparison) frame(number int, s shot) error {
 	}
 	what := c.check(&p, &k, &d)
 	before, known := c.views[key]
+	if p.Problem == packet.ProblemHopByHop {
+		c.late[ipv6Pair(&p)] = true
+	}
 	if what != "" && !c.tainted[key] {
 		diff := difference{Stream: c.name, Frame: number, What: what}
-		diff.Known = explain(&p, &k, &d)
+		diff.Known = c.explain(&p, &k, &d)
 		if diff.Known != "" {
 			c.result.Known[diff.Known]++
 		} else {

@@ -286,7 +286,11 @@ func applySettings(s *conntrack.Settings) error {
 		if row.Param != "" || row.Name == "nf_conntrack_expect_max" {
 			continue // of the whole kernel, not of a namespace
 		}
-		if err := setSysctl("net/netfilter/"+row.Name, strconv.FormatUint(uint64(row.Get(s)), 10)); err != nil {
+		dir := "net/netfilter/"
+		if strings.HasPrefix(row.Name, "ipfrag_") {
+			dir = "net/ipv4/"
+		}
+		if err := setSysctl(dir+row.Name, strconv.FormatUint(uint64(row.Get(s)), 10)); err != nil {
 			return err
 		}
 	}

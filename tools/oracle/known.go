@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"corewire/internal/packet"
 )
@@ -41,13 +42,57 @@ func skip(frame []byte, p *packet.Packet) string {
 var known = []struct {
 	name   string
 	reason string // with the kernel's source
-	match  func(p *packet.Packet, k *passage, d *decision) bool
-}{}
+	match  func(c *comparison, p *packet.Packet, k *passage, d *decision) bool
+}{
+	{
+		"cut tag", "a frame that ends within its VLAN tag is dropped on reception (skb_vlan_untag, net/core/skbuff.c); for the wire it is a frame of class other, which the " +
+			"policy of that class can block",
+		func(_ *comparison, p *packet.Packet, k *passage, d *decision) bool {
+			return p.Class == packet.ClassOther && cutTag(p.Frame) && len(k.out) == 0
+		},
+	},
+	{
+		"nested tags", "br_netfilter looks behind one VLAN tag only (vlan_proto, net/bridge/br_netfilter_hooks.c): what has two passes a Linux bridge unseen by any rule",
+		func(_ *comparison, p *packet.Packet, k *passage, d *decision) bool {
+			return p.L3 > packet.EthernetHeader+4 && len(k.out) > 0 && len(k.sights) == 0
+		},
+	},
+	{
+		"late hop-by-hop", "br_validate_ipv6 runs again in the FORWARD hook (br_nf_forward_ip, net/bridge/br_netfilter_hooks.c) and finds bad hop-by-hop options that a " +
+			"fragment header had hidden: both sides drop such a packet, but Linux lets it change its connection first",
+		func(c *comparison, p *packet.Packet, k *passage, d *decision) bool { return c.late[ipv6Pair(p)] },
+	},
+}
+
+// cutTag reports whether a frame ends within a VLAN tag or the type behind it.
+func cutTag(f []byte) bool {
+	if len(f) < packet.EthernetHeader {
+		return false
+	}
+	typ := binary.BigEndian.Uint16(f[12:])
+	return (typ == packet.EtherTypeVLAN || typ == packet.EtherTypeQinQ) && len(f) < packet.EthernetHeader+4
+}
+
+// ipv6Pair returns the addresses of an IPv6 packet, the lower one first, also of one that was not parsed.
+func ipv6Pair(p *packet.Packet) (pair [2]packet.Addr) {
+	if p.Class != packet.ClassIPv6 || int(p.L3)+40 > len(p.Frame) {
+		return pair
+	}
+	h := p.Frame[p.L3:]
+	for i := range pair {
+		at := h[8+16*i:]
+		pair[i] = packet.Addr{Hi: binary.BigEndian.Uint64(at), Lo: binary.BigEndian.Uint64(at[8:])}
+	}
+	if pair[1].Hi < pair[0].Hi || pair[1].Hi == pair[0].Hi && pair[1].Lo < pair[0].Lo {
+		pair[0], pair[1] = pair[1], pair[0]
+	}
+	return pair
+}
 
 // explain returns the name of the row that explains a difference; "" if there is none.
-func explain(p *packet.Packet, k *passage, d *decision) string {
+func (c *comparison) explain(p *packet.Packet, k *passage, d *decision) string {
 	for _, row := range known {
-		if row.match(p, k, d) {
+		if row.match(c, p, k, d) {
 			return row.name
 		}
 	}
