@@ -58,6 +58,22 @@ func (c *Capacity) acquire() int64 {
 	}
 }
 
+// Reserve takes n credits at once, or none, and reports whether it did: for connections that are imported.
+func (c *Capacity) Reserve(n int) bool {
+	for {
+		m, u := c.max.Load(), c.used.Load()
+		if m != 0 && u+int64(n) > m {
+			return false
+		}
+		if c.used.CompareAndSwap(u, u+int64(n)) {
+			return true
+		}
+	}
+}
+
+// Return gives n credits back that Reserve took and that were not needed.
+func (c *Capacity) Return(n int) { c.release(int64(n)) }
+
 // release returns n credits.
 func (c *Capacity) release(n int64) { c.used.Add(-n) }
 

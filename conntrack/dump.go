@@ -12,9 +12,15 @@ import (
 // by len(out): it examines at most that many entries and eight times as many empty places, so that a call may copy
 // nothing and still not be the last.
 func (t *Table) Dump(cursor uint64, out []Info, now Tick) (n int, next uint64) {
-	t.sweep.listed, t.sweep.dumped = true, now
 	ext := t.sweep.extend(now)
-	words := len(out)/8 + 1
+	return t.walk(cursor, len(out), now, func(ref uint32, at int) bool { return t.info(ref, &out[at], now, ext) })
+}
+
+// walk calls take with entries from cursor on, and with how many it has taken before, until it has taken room of them. It
+// returns how many these are and the cursor to go on with, as Dump does.
+func (t *Table) walk(cursor uint64, room int, now Tick, take func(ref uint32, at int) bool) (n int, next uint64) {
+	t.sweep.listed, t.sweep.dumped = true, now
+	words := room/8 + 1
 	w := uint32(cursor >> 6)
 	skip := cursor & 63
 	end := (t.slots.top + 63) / 64
@@ -26,10 +32,10 @@ func (t *Table) Dump(cursor uint64, out []Info, now Tick) (n int, next uint64) {
 		skip = 0
 		for ; m != 0; m &= m - 1 {
 			ref := w<<6 + uint32(bits.TrailingZeros64(m))
-			if n == len(out) {
+			if n == room {
 				return n, uint64(ref)
 			}
-			if t.info(ref, &out[n], now, ext) {
+			if take(ref, n) {
 				n++
 			}
 		}

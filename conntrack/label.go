@@ -19,11 +19,8 @@ func (l *Labels) Contains(o Labels) bool { return l[0]&o[0] == o[0] && l[1]&o[1]
 // SetLabels adds and then removes labels of the entries that match (all, if match is nil). It is cut into slices like
 // Delete. Labels are an array of their own, 16 bytes an entry, which exists once the first label is set.
 func (t *Table) SetLabels(cursor uint64, budget int, match func(*Info) bool, add, del Labels, now Tick) (n int, next uint64, err error) {
-	if t.labels.items == nil {
-		if t.labels, err = newArena[Labels](t.reserve); err != nil {
-			return 0, 0, err
-		}
-		t.labels.scattered()
+	if err := t.reserveLabels(); err != nil {
+		return 0, 0, err
 	}
 	n, next = t.visit(cursor, budget, match, now, func(ref uint32) {
 		e := &t.hot.items[ref]
@@ -42,6 +39,16 @@ func (t *Table) SetLabels(cursor uint64, budget int, match func(*Info) bool, add
 		}
 	})
 	return n, next, nil
+}
+
+// reserveLabels reserves the labels' array.
+func (t *Table) reserveLabels() (err error) {
+	if t.labels.items == nil {
+		if t.labels, err = newArena[Labels](t.reserve); err == nil {
+			t.labels.scattered()
+		}
+	}
+	return err
 }
 
 // Labels returns the connection's labels.
