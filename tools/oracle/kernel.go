@@ -117,7 +117,7 @@ func (k *kernel) build(rules4, rules6 []byte, settings *conntrack.Settings) erro
 	for _, s := range []struct {
 		command string
 		rules   []byte
-	}{{"iptables-restore", rules4}, {"ip6tables-restore", rules6}} {
+	}{{"iptables-legacy-restore", rules4}, {"ip6tables-legacy-restore", rules6}} {
 		if err := restore(s.command, s.rules); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
+	"corewire/conntrack"
 	"corewire/internal/packet"
 )
 
@@ -61,6 +62,13 @@ var known = []struct {
 		"late hop-by-hop", "br_validate_ipv6 runs again in the FORWARD hook (br_nf_forward_ip, net/bridge/br_netfilter_hooks.c) and finds bad hop-by-hop options that a " +
 			"fragment header had hidden: both sides drop such a packet, but Linux lets it change its connection first",
 		func(c *comparison, p *packet.Packet, k *passage, d *decision) bool { return c.late[ipv6Pair(p)] },
+	},
+	{
+		"broken headers", "ip6_tables drops a packet whose extension headers cannot be followed at the first rule with -p (ip6_packet_match, net/ipv6/netfilter/ip6_tables.c); " +
+			"here such a rule does not match. The packet is INVALID: with a rule that drops these first, both sides are equal",
+		func(_ *comparison, p *packet.Packet, k *passage, d *decision) bool {
+			return p.Problem == packet.ProblemExtHeader && d.State == conntrack.StateInvalid && len(k.sights) == 1 && k.sights[0].Entry == 0
+		},
 	},
 }
 

@@ -37,7 +37,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	inside := flags.StringSlice("inside", nil, "networks of the inside; without, of two addresses the first seen as a source is inside")
 	wait := flags.Duration("wait", 30*time.Second, "most time to wait in a stream for what cannot be made older")
 	stop := flags.Int("differences", 1, "end a stream after that many differences; 0: never")
-	generate := flags.String("generate", "", "instead of captures: a generated stream, one of "+strings.Join(streamNames(), ", "))
+	generate := flags.String("generate", "", "instead of captures: a generated stream, one of "+strings.Join(generatorNames(), ", "))
 	seed := flags.Uint64("seed", 1, "of the generated stream")
 	frames := flags.Int("frames", 100_000, "length of the generated stream")
 	asJSON := flags.Bool("json", false, "print one JSON object per stream instead of text")
@@ -59,10 +59,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return fail(exitUsage, err)
 		}
 	}
-	if (flags.NArg() == 0) == (*generate == "") || *generate != "" && streams[*generate] == nil {
+	if (flags.NArg() == 0) == (*generate == "") || *generate != "" && generators[*generate].frames == nil {
 		return fail(exitUsage, errors.New("captures or the name of a generated stream are needed (see --help)"))
 	}
 	c := config{settings: conntrack.DefaultSettings(), wait: *wait, stop: *stop}
+	if g := generators[*generate]; g.settings != nil {
+		var err error
+		if c.settings, err = g.settings(c.settings); err != nil {
+			return fail(exitFailed, err)
+		}
+	}
 	for _, s := range *sets {
 		name, value, _ := strings.Cut(s, "=")
 		var err error
@@ -91,7 +97,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		case name == "":
 			continue
 		case *generate != "":
-			s, err = both.run(fmt.Sprintf("%s seed %d", name, *seed), streams[name](*seed, *frames))
+			s, err = both.run(fmt.Sprintf("%s seed %d", name, *seed), generators[name].frames(*seed, *frames))
 		default:
 			s, err = both.capture(name, nets)
 		}

@@ -575,8 +575,11 @@ func (m *maker) overlap(part []byte) []byte {
 // two and three seconds end 100 ms or more away from the next packet.
 const timedStep = 700 * time.Millisecond
 
+// timedSteps is how many pauses there are.
+const timedSteps = 14
+
 // timedStream generates bursts of packets of few connections, with pauses in which some of them expire: for timeouts of one
-// to three seconds (timedSettings). n is the number of packets in all.
+// to three seconds (timedSettings). n is the number of packets in all, and it always takes timedSteps pauses.
 func timedStream(seed uint64, n int) iter.Seq[shot] {
 	return func(yield func(shot) bool) {
 		m := newMaker(seed, 0x6)
@@ -584,7 +587,7 @@ func timedStream(seed uint64, n int) iter.Seq[shot] {
 		for i := range tcp {
 			tcp[i] = newTCPFlow(m.Rand)
 		}
-		const burst = 60
+		burst := max(1, n/timedSteps)
 		for i := range n {
 			var s shot
 			switch m.IntN(3) {
