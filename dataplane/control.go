@@ -203,10 +203,15 @@ func (e *Engine) Connections(ctx context.Context, f func([]conntrack.Info) error
 
 // Expectations calls f with the connections that helpers expect, some at a time, and stops at f's first error. f may keep
 // nothing of the slice.
-func (e *Engine) Expectations(f func([]conntrack.ExpectInfo) error) error {
-	var out [dumpSlice]conntrack.ExpectInfo
+func (e *Engine) Expectations(ctx context.Context, f func([]conntrack.ExpectInfo) error) error {
+	w := e.workers[0] // for the time: the store is everybody's
 	for cursor := uint32(0); ; {
-		n, next := e.expect.List(cursor, out[:], e.tick(e.clock()))
+		var n int
+		var next uint32
+		out := make([]conntrack.ExpectInfo, dumpSlice)
+		if err := e.ask(ctx, w, func() { n, next = e.expect.List(cursor, out, w.now) }); err != nil {
+			return err
+		}
 		if n > 0 {
 			if err := f(out[:n]); err != nil {
 				return err
@@ -233,6 +238,9 @@ func (e *Engine) Count() int {
 
 // Flush deletes all entries and returns how many they were.
 func (e *Engine) Flush(ctx context.Context) (int, error) {
+	if e.heard() { // whoever listens is told of each
+		return e.Delete(ctx, nil, nil)
+	}
 	total := 0
 	for _, w := range e.workers {
 		n := new(int)
@@ -269,7 +277,10 @@ func (e *Engine) SetSettings(ctx context.Context, s *conntrack.Settings) error {
 }
 
 // SetMax changes the maximum number of entries over all shards. Entries above it stay until they expire.
-func (e *Engine) SetMax(n int) { e.capacity.SetMax(n) }
+func (e *Engine) SetMax(n int) {
+	e.capacity.SetMax(n)
+	e.populate()
+}
 
 // Ruleset returns the rule set in force.
 func (e *Engine) Ruleset() *rules.Ruleset {

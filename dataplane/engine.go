@@ -24,6 +24,15 @@ const (
 	Block               // dropped, DropClass
 )
 
+// Zones says what a connection's zone is. Connections of different zones have nothing to do with each other, though their
+// addresses and ports be the same (Documentation of nf_conntrack_zones; `-j CT --zone` in the raw table).
+type Zones uint8
+
+const (
+	ZoneNone Zones = iota // always 0
+	ZoneVLAN              // the id of the outermost VLAN tag, 0 without a tag
+)
+
 // DefaultBurst is the number of frames a worker takes from a port at once. 64 gives the memory system enough misses to
 // overlap; more adds latency and pushes the packets' parses out of the first-level cache.
 const DefaultBurst = 64
@@ -43,6 +52,7 @@ type Config struct {
 	// Secret keys the hash of the table. nil: a random one, which is right everywhere but in tests.
 	Secret *[packet.HasherSecret]uint64
 
+	Zones  Zones                  // what a connection's zone is
 	Policy [packet.Classes]Policy // for classes that are not IP; the zero value passes them
 	Burst  int                    // frames per burst, 1 to MaxBurst; 0: DefaultBurst
 	CPUs   []int                  // worker i is pinned to CPUs[i]; workers without an element are not pinned
@@ -69,6 +79,10 @@ type Engine struct {
 	origin   int64 // the clock's value at tick 0
 	notify   func(Event)
 	stop     atomic.Bool
+
+	populating sync.WaitGroup // memory being made ready
+	listening  sync.Mutex     // guards listeners; held while workers exchange theirs
+	listeners  []*listener
 
 	reload  sync.Mutex // one change of the rule set at a time
 	mu      sync.Mutex // guards what follows; never taken by workers
@@ -171,6 +185,7 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 		matcher:   c.Ruleset.NewMatcher(),
 		epoch:     1,
 		policy:    c.Policy,
+		zones:     c.Zones,
 		recording: c.Record,
 		frames:    make([]packet.Frame, c.Burst),
 		packets:   make([]packet.Packet, c.Burst),
@@ -215,6 +230,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.running = true
 	e.mu.Unlock()
+	e.populate()
 
 	failed := make(chan error, len(e.workers))
 	for _, w := range e.workers {
@@ -242,6 +258,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // Close frees the connection tables. The engine must not be running, and none of its methods be called afterwards.
 func (e *Engine) Close() error {
+	e.populating.Wait()
 	var err error
 	for _, w := range e.workers {
 		err = errors.Join(err, w.table.Close())

@@ -22,6 +22,7 @@ type Worker struct {
 	epoch   uint32        // number of the rule set, above the trace in a cached verdict; 1 to maxEpoch
 
 	policy    [packet.Classes]Policy // for frames that are not IP
+	zones     Zones                  // what goes into packets' keys
 	recording bool                   // keep Results of the last step, for replay
 
 	// The burst: frames[i] is parsed in packets[i]. Both have the length of the burst and are reused.
@@ -97,7 +98,7 @@ func (w *Worker) receive(port packet.Port, now conntrack.Tick) int {
 		bytes += len(f.Data)
 		p := &w.packets[mine]
 		p.Frame, p.In = f.Data, port
-		packet.Parse(p)
+		w.parse(p)
 		w.c.Class[p.Class]++
 		switch {
 		case p.Class > packet.ClassIPv6:
@@ -123,6 +124,14 @@ func (w *Worker) receive(port packet.Port, now conntrack.Tick) int {
 	return n
 }
 
+// parse parses a packet and gives its key the zone.
+func (w *Worker) parse(p *packet.Packet) {
+	packet.Parse(p)
+	if w.zones == ZoneVLAN {
+		p.Key.Zone = p.VLAN
+	}
+}
+
 // takeOver takes the frames that other workers handed over. They are this worker's to judge, whatever the hash says:
 // a frame moves once.
 func (w *Worker) takeOver(now conntrack.Tick) int {
@@ -134,7 +143,7 @@ func (w *Worker) takeOver(now conntrack.Tick) int {
 			h := &w.inbox[i]
 			p := &w.packets[single]
 			p.Frame, p.In = h.frame.Data, h.in
-			packet.Parse(p)
+			w.parse(p)
 			if h.grouped { // one of a datagram's fragments, all of which are here
 				w.fragment(w.regroup, p, h.frame, now)
 				continue
@@ -261,7 +270,7 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 	case conntrack.Complete:
 		q := &w.whole[0]
 		q.Frame, q.In = store.Datagram(), in
-		packet.Parse(q)
+		w.parse(q)
 		switch {
 		case q.Problem.Header():
 			w.settleAll(store.Frames(), in, headerReason(q.Problem))
