@@ -41,10 +41,12 @@ const (
 type Ref uint32
 
 // Conn is what Track says of one packet. It is a value; nothing in it outlives the next Track.
+//
+// It has four fields because the compiler keeps no struct of more in registers: with a fifth every copy of it waits for
+// the single stores that wrote it, which takes as long as a good part of the lookup.
 type Conn struct {
 	Ref   Ref // the entry; 0 for INVALID and UNTRACKED packets without one
 	State State
 	Dir   Dir
-	Fresh bool   // the entry is new and unconfirmed: the caller must call Confirm or Discard next
-	Why   Reason // for StateInvalid: which check failed
+	Fresh bool // the entry is new and unconfirmed: the caller must call Confirm or Discard next
 }

@@ -20,6 +20,7 @@ import (
 type model struct {
 	conns map[packet.Key]*modelConn
 	set   *Settings
+	why   Reason // of the last packet that was INVALID
 }
 
 // modelConn is one connection of the model.
@@ -57,7 +58,7 @@ func (m *model) get(k packet.Key, now uint64) *modelConn {
 
 // track returns what Table.Track must say, and the new connection if there is one.
 func (m *model) track(p *packet.Packet, now uint64) (want Conn, fresh *modelConn) {
-	bad := func(why Reason) (Conn, *modelConn) { return Conn{State: StateInvalid, Why: why}, nil }
+	bad := func(why Reason) (Conn, *modelConn) { m.why = why; return Conn{State: StateInvalid}, nil }
 	switch {
 	case p.Problem != packet.ProblemNone:
 		return bad(ReasonMalformed)
@@ -122,7 +123,8 @@ func (m *model) begin(p *packet.Packet, now uint64) (Conn, *modelConn) {
 	c := &modelConn{key: p.Key, flipped: p.Flags&packet.Flipped != 0, born: now, src: p.Src}
 	query := p.Key.Proto == packet.ProtoICMP || p.Key.Proto == packet.ProtoICMPv6
 	if query && c.flipped {
-		return Conn{State: StateInvalid, Why: ReasonNotNew}, nil
+		m.why = ReasonNotNew
+		return Conn{State: StateInvalid}, nil
 	}
 	c.self = p.Src == p.Dst && p.SrcPort == p.DstPort && !query
 	o := outcome{}
@@ -144,7 +146,8 @@ func (m *model) begin(p *packet.Packet, now uint64) (Conn, *modelConn) {
 	}
 	switch o.act {
 	case actInvalid:
-		return Conn{State: StateInvalid, Why: o.why}, nil
+		m.why = o.why
+		return Conn{State: StateInvalid}, nil
 	case actKill:
 		return Conn{State: StateNew}, nil
 	}
@@ -384,8 +387,8 @@ func (d *contest) packet(frame []byte, now Tick) {
 	c := d.tab.Track(p, now)
 	got := c
 	got.Ref = 0
-	if got != want {
-		d.t.Fatalf("step %d: %v: got %+v, want %+v", d.step, p.Key, got, want)
+	if got != want || got.State == StateInvalid && d.tab.Why() != d.model.why {
+		d.t.Fatalf("step %d: %v: got %+v (%v), want %+v (%v)", d.step, p.Key, got, d.tab.Why(), want, d.model.why)
 	}
 	if fresh == nil {
 		return

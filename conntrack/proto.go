@@ -55,7 +55,7 @@ const (
 // left > timeout.
 const invalidShortens = 120_000
 
-// outcome is a tracker's answer about one packet. It travels in registers.
+// outcome is a tracker's answer about one packet.
 type outcome struct {
 	timeout uint32 // ms from now until the entry expires; 0 leaves the deadline; with actInvalid see invalidShortens
 	status  uint32 // status bits to set (StatusAssured …); none are ever cleared

@@ -63,7 +63,7 @@ func (r *rig) pass(frame []byte, want State) Conn {
 	r.t.Helper()
 	c := r.track(frame)
 	if c.State != want {
-		r.t.Fatalf("state %v (%v), want %v", c.State, c.Why, want)
+		r.t.Fatalf("state %v (%v), want %v", c.State, r.tab.Why(), want)
 	}
 	if c.Fresh {
 		if o := r.tab.Confirm(&c, r.now); o != Confirmed {

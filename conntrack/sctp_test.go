@@ -142,7 +142,10 @@ func TestSCTPScripts(t *testing.T) {
 				if c.Fresh {
 					r.tab.Confirm(&c, r.now)
 				}
-				got := strings.ToUpper(c.State.String()) + sctpReasons[c.Why]
+				got := strings.ToUpper(c.State.String())
+				if c.State == StateInvalid {
+					got += sctpReasons[r.tab.Why()]
+				}
 				var list [2]Info
 				if n, _ := r.tab.Dump(0, list[:], r.now); n == 0 {
 					got += " gone"

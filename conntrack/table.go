@@ -52,6 +52,7 @@ type Table struct {
 
 	pending     uint32 // index of the Fresh entry that waits for Confirm or Discard; 0 if none
 	pendingHash uint64
+	why         Reason // of the last packet that was INVALID
 
 	minBuckets uint64
 	entered    int           // entries made since the last Expire: so many buckets may be split by the next

@@ -621,7 +621,7 @@ func TestErrorsBelongToTheirConnection(t *testing.T) {
 	frame := udp(client, server)
 	ask := packettest.NewICMPError(router, packettest.AP(client).Addr(), 3, 1, 0, frame, 28)
 	c := r.track(ask)
-	if c.State != StateInvalid || c.Why != ReasonNotRelated {
+	if c.State != StateInvalid || r.tab.Why() != ReasonNotRelated {
 		t.Fatalf("without a connection: %+v", c)
 	}
 	r.pass(frame, StateNew)
@@ -653,7 +653,7 @@ func TestErrorsBelongToTheirConnection(t *testing.T) {
 func TestQueries(t *testing.T) {
 	r := newRig(t, Config{})
 	a, b := packettest.IP("10.0.0.1"), packettest.IP("10.0.0.2")
-	if c := r.track(packettest.NewICMP(b, a, 0, 0, 9, 1)); c.State != StateInvalid || c.Why != ReasonNotNew {
+	if c := r.track(packettest.NewICMP(b, a, 0, 0, 9, 1)); c.State != StateInvalid || r.tab.Why() != ReasonNotNew {
 		t.Errorf("answer without request: %+v", c)
 	}
 	r.pass(packettest.NewICMP(a, b, 8, 0, 9, 1), StateNew)

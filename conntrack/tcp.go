@@ -394,14 +394,22 @@ func tcpPacket(s *tcpState, state uint8, dir Dir, status uint32, p *packet.Packe
 	if g.class == tcpClassNone {
 		return outcome{act: actInvalid, state: state, why: ReasonTCPFlags}
 	}
-	// Nearly every segment is an ACK of an open connection that fits in every way. It needs neither the state machine
-	// nor what follows a failed condition.
-	if state == tcpEstablished && g.class == tcpClassACK && ^status&(StatusSeenReply|StatusAssured) == 0 && s.fits(dir, &g) {
-		s.learn(dir, &g, g.seq, g.ack, g.ack, g.end)
-		s.setLast(tcpClassACK, dir)
-		return outcome{state: state, timeout: s.timeout(state, tcpClassACK, set)}
-	}
 	return tcpJudge(s, state, dir, status, &g, set)
+}
+
+// plain judges what nearly every segment is: an ACK of an open connection that fits in every way, and so needs neither the
+// state machine nor what follows a failed condition. It returns the timeout; for any other segment 0, and changes nothing.
+func (s *tcpState) plain(state uint8, dir Dir, status uint32, p *packet.Packet, set *Settings) uint32 {
+	if state != tcpEstablished || p.TCPFlags&(tcpFIN|tcpSYN|tcpRST|tcpACK) != tcpACK || ^status&(StatusSeenReply|StatusAssured) != 0 {
+		return 0
+	}
+	var g tcpSegment
+	if !g.read(p) || !s.fits(dir, &g) {
+		return 0
+	}
+	s.learn(dir, &g, g.seq, g.ack, g.ack, g.end)
+	s.setLast(tcpClassACK, dir)
+	return s.timeout(state, tcpClassACK, set)
 }
 
 // fits reports whether an ACK meets all conditions of window and has no SACK blocks to be looked at. When it says no,

@@ -290,7 +290,11 @@ func (d *tcpDuel) once(g twinSegment) (again bool, err error) {
 		if d.flip {
 			g.dir = 1 - g.dir
 		}
-		got = tcpPacket(&d.fast, d.state, g.dir, d.status, &d.packet, 0, d.set)
+		if timeout := d.fast.plain(d.state, g.dir, d.status, &d.packet, d.set); timeout != 0 {
+			got = outcome{state: d.state, timeout: timeout}
+		} else {
+			got = tcpPacket(&d.fast, d.state, g.dir, d.status, &d.packet, 0, d.set)
+		}
 		want = d.slow.judge(g, d.set)
 	}
 	act := [...]string{actAccept: "accept", actInvalid: "invalid", actReopen: "reopen", actKill: "kill"}[got.act]

@@ -29,7 +29,6 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 		return t.begin(p, now)
 	}
 	e := &t.hot.items[ref]
-	// c is the result's own memory, written field by field: a copy made just after would wait for the writes.
 	c.Ref, c.State, c.Dir = Ref(ref), StateEstablished, e.dir(p)
 	status, state := uint32(e.status), e.state
 	if c.Dir == Original && status&StatusSeenReply == 0 {
@@ -49,7 +48,12 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 		}
 		t.refresh(e, ref, status, timeout, now)
 	case packet.ProtoTCP:
-		o := tcpPacket(t.cold.items[ref].tcp(), e.state, c.Dir, status, p, now, t.set)
+		s := t.cold.items[ref].tcp()
+		if timeout := s.plain(e.state, c.Dir, status, p, t.set); timeout != 0 {
+			t.refresh(e, ref, status, timeout, now)
+			break
+		}
+		o := tcpPacket(s, e.state, c.Dir, status, p, now, t.set)
 		if o.act != actAccept {
 			return t.refuse(p, ref, c, o, now)
 		}
@@ -148,18 +152,23 @@ func (t *Table) trackOdd(p *packet.Packet, now Tick) Conn {
 	return c
 }
 
+// Why says which check failed, if the last Track answered StateInvalid.
+func (t *Table) Why() Reason { return t.why }
+
 // invalid counts a packet that nf_conntrack_in leaves without a connection.
 func (t *Table) invalid(why Reason) Conn {
 	t.stats.Invalid++
 	t.stats.InvalidBy[why]++
-	return Conn{State: StateInvalid, Why: why}
+	t.why = why
+	return Conn{State: StateInvalid}
 }
 
 // icmpError counts one that nf_conntrack_handle_icmp refuses: Linux counts these apart.
 func (t *Table) icmpError(why Reason) Conn {
 	t.stats.Error++
 	t.stats.InvalidBy[why]++
-	return Conn{State: StateInvalid, Why: why}
+	t.why = why
+	return Conn{State: StateInvalid}
 }
 
 // refuse carries out what a tracker wants other than accepting a packet of a known connection.
