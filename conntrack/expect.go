@@ -651,8 +651,43 @@ func (x *Expectations) noteCall(m *master, t, back *expectTuple) bool {
 	return true
 }
 
-// forget removes all that belongs to a master, because it leaves the table (nf_ct_remove_expectations), or because its
-// PPTP call is over (pptp_destroy_siblings).
+// callState says whether the GRE connection of a PPTP call is known to exist.
+type callState uint8
+
+const (
+	callExpected  callState = iota // not known: it may still be expected
+	callConnected                  // it exists
+)
+
+// endCall forgets the call ids of a master, condemns the connection of its call, and withdraws what is expected in its
+// place, whoever expects it.
+func (x *Expectations) endCall(m *master, call *expectTuple, state callState) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := x.masters[x.hash(m.key)]; i != 0; {
+		s := &x.slots[i]
+		older := s.older
+		if expectFlags(s.when.Load())&expectCall != 0 && s.sameAs(m) {
+			x.unlink(i)
+		}
+		i = older
+	}
+	x.condemn(call)
+	if state == callConnected {
+		return
+	}
+	back := call.inverse()
+	for _, t := range [...]*expectTuple{call, &back} {
+		for i := x.chain(t).first.Load(); i != 0; i = x.slots[i].next.Load() {
+			if s := &x.slots[i]; expectFlags(s.when.Load())&expectCall == 0 && s.matches(t, 0) {
+				x.unlink(i)
+				break
+			}
+		}
+	}
+}
+
+// forget removes all that belongs to a master, because it leaves the table (nf_ct_remove_expectations).
 func (x *Expectations) forget(m *master) {
 	if x.count.Load()|x.calls.Load() == 0 {
 		return
@@ -663,10 +698,6 @@ func (x *Expectations) forget(m *master) {
 		s := &x.slots[i]
 		older := s.older
 		if s.sameAs(m) {
-			if expectFlags(s.when.Load())&expectCall != 0 {
-				t := s.tuple()
-				x.condemn(&t)
-			}
 			x.unlink(i)
 		}
 		i = older

@@ -347,9 +347,9 @@ func TestExpectationsCalls(t *testing.T) {
 	if !x.claim(call(11, 21), 1, &e) || e.master != k2 || x.Len() != 0 {
 		t.Errorf("%+v, %d left: the other direction is the same connection", e, x.Len())
 	}
-	x.forget(&m1)
-	x.forget(&m2)
-	x.forget(&m2)
+	x.endCall(&m1, call(10, 20), callExpected)
+	x.endCall(&m2, call(11, 21), callExpected)
+	x.endCall(&m2, call(11, 21), callExpected)
 	var keys [8]packet.Key
 	n, seen := x.condemned(0, keys[:])
 	if n != 2 || seen != 2 || keys[0] != call(10, 20).key() || keys[1] != call(11, 21).key() || look(1, 2, 20) != 0 || x.calls.Load() != 0 {
@@ -361,11 +361,17 @@ func TestExpectationsCalls(t *testing.T) {
 	// Who was away for too long misses the oldest.
 	for i := range uint16(condemnedKeys + 5) {
 		x.connectCall(&m1, call(1+i, 1), 0)
-		x.forget(&m1)
+		x.endCall(&m1, call(1+i, 1), callExpected)
 	}
 	var all [condemnedKeys]packet.Key
 	if n, seen := x.condemned(2, all[:]); n != condemnedKeys || seen != condemnedKeys+7 || all[0] != call(6, 1).key() {
 		t.Errorf("%d of %d", n, seen)
+	}
+	// What leaves with its shard leaves its call behind as well.
+	x.connectCall(&m1, call(10, 20), 0)
+	x.forgetShard(0)
+	if x.Len() != 0 || x.calls.Load() != 0 {
+		t.Error("a shard's expectations survived it")
 	}
 }
 

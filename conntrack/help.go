@@ -156,7 +156,7 @@ func (t *Table) help(c *Conn, p *packet.Packet, now Tick) bool {
 		case HelperIRC:
 			pass = h.irc(b)
 		case HelperPPTP:
-			pass = h.pptp(b)
+			t.pptp(&h, b)
 		case HelperSIP:
 			if h.established && len(b) > 0 {
 				t.prolong(e, ref, c, now)
@@ -206,6 +206,9 @@ func (h *help) expect(w *wanted) expectResult { return h.store.expect(&h.master,
 // disown removes what belongs to an entry with a helper that leaves the table, or never came into it.
 func (t *Table) disown(e *entry, ref uint32) {
 	m := t.masterOf(e, ref)
+	if m.helper == HelperPPTP {
+		t.hangUp(&m, &t.aids.items[ref].pptp)
+	}
 	t.expect.forget(&m)
 }
 

@@ -178,18 +178,39 @@ func (s *pptpState) fromPAC(kind uint16, b []byte) pptpAct {
 	return pptpNothing
 }
 
+// tuple returns the tuple of the call's GRE packets from the PNS to the PAC, k being the key of the control connection and
+// flipped entryFlipped of its entry.
+func (s *pptpState) tuple(k *packet.Key, flipped uint8) expectTuple {
+	t := expectTuple{k.A, k.B, makePorts(s.pns, s.pac, k.Zone, packet.ProtoGRE, k.Family)}
+	if flipped != 0 {
+		t.src, t.dst = t.dst, t.src
+	}
+	return t
+}
+
 // pptp reads a segment. It never drops one.
-func (h *help) pptp(b []byte) bool {
+func (t *Table) pptp(h *help, b []byte) {
 	if !h.established {
-		return true
+		return
 	}
 	s := &h.aid.pptp
 	switch s.message(b, h.dir) {
-	case pptpExpect: // always said by the PAC
-		t := expectTuple{h.dst, h.src, makePorts(s.pns, s.pac, h.master.key.Zone, packet.ProtoGRE, h.family)}
-		h.store.connectCall(&h.master, &t, h.now)
+	case pptpExpect:
+		call := s.tuple(h.master.key, h.master.flipped)
+		h.store.connectCall(&h.master, &call, h.now)
 	case pptpEnd:
-		h.store.forget(&h.master)
+		t.hangUp(&h.master, s)
 	}
-	return true
+}
+
+// hangUp ends a call (pptp_destroy_siblings): its call ids are forgotten, and its connection goes, or else what is
+// expected in its place. Whether there is a connection is known for this shard only; for those of other shards both go.
+func (t *Table) hangUp(m *master, s *pptpState) {
+	call := s.tuple(m.key, m.flipped)
+	k := call.key()
+	state := callExpected
+	if t.peek(&k, t.hashOf(&k)) != 0 {
+		state = callConnected
+	}
+	t.expect.endCall(m, &call, state)
 }

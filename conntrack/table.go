@@ -309,6 +309,19 @@ func (t *Table) find(k *packet.Key, h uint64, now Tick) uint32 {
 	}
 }
 
+// peek is find without the clock: an entry that has expired counts, and nothing changes.
+func (t *Table) peek(k *packet.Key, h uint64) uint32 {
+	for _, b := range [2]uint64{t.index.first(h), t.index.second(h)} {
+		x := &t.index.arena.items[b]
+		for m := x.match(tagOf(h)); m != 0; m &= m - 1 {
+			if ref := x.ref[bits.TrailingZeros32(m)]; sameKey(&t.hot.items[ref].key, k) {
+				return ref
+			}
+		}
+	}
+	return 0
+}
+
 // remove takes an entry with that hash out of the table and returns its credit. Its memory stays readable until the
 // next Track.
 func (t *Table) remove(ref uint32, h uint64) {

@@ -10,9 +10,13 @@ import (
 // argument. The rules are those of the kernel functions named, because a helper that reads an address from text that
 // Linux refuses, or the other way round, judges a connection differently.
 
-// isDigit, isAlpha and isBlank are the C locale's isdigit and isalpha, and the blanks of RFC 3261.
+// isDigit and isAlpha are the kernel's, to which the letters of Latin-1 are letters (lib/ctype.c).
 func isDigit(c byte) bool { return c-'0' <= 9 }
-func isAlpha(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+func isAlpha(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= 0xc0 && c != 0xd7 && c != 0xf7
+}
+
+// isBlank and isBreak are what separates words and lines in SIP.
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 func isBreak(c byte) bool { return c == '\r' || c == '\n' }
 
