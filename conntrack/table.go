@@ -227,7 +227,7 @@ func (t *Table) Hash(pkts []packet.Packet) {
 	}
 	for i := range pkts {
 		p := &pkts[i]
-		p.Hash = t.hashOf(&p.Key)
+		p.Hash, p.Hint = t.hashOf(&p.Key), 0
 	}
 	var x uint64
 	for i := range pkts {
@@ -240,7 +240,8 @@ func (t *Table) Hash(pkts []packet.Packet) {
 const touchBurst = 64
 
 // Touch begins to load the entry that each packet will probably find, or its second bucket: the second cache miss.
-// Call it after Hash and before Track.
+// Call it after Hash and before Track. What it found is a hint for Track, which need not look into the bucket again if
+// it was right: until the burst is tracked, nothing but Track, Confirm, Discard and what asks about a Conn may be called.
 func (t *Table) Touch(pkts []packet.Packet) {
 	var refs [touchBurst]uint32
 	var late [touchBurst]uint8 // packets that are not in their first bucket, one in twenty-five or new
@@ -264,6 +265,7 @@ func (t *Table) Touch(pkts []packet.Packet) {
 		}
 		for i := range burst {
 			ref := refs[i]
+			burst[i].Hint = uint64(ref)
 			x += t.hot.items[ref].key.A.Hi
 			if burst[i].Proto == packet.ProtoTCP {
 				c := &t.cold.items[ref] // may lie across two lines

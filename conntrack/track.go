@@ -24,11 +24,15 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 		}
 		return t.invalid(ReasonChecksum)
 	}
-	ref := t.find(&p.Key, p.Hash, now)
-	if ref == 0 {
-		return t.begin(p, now)
-	}
+	// An entry that left the table since Touch is not confirmed any more, nor is one that took its place and waits.
+	ref := uint32(p.Hint)
 	e := &t.hot.items[ref]
+	if !sameKey(&e.key, &p.Key) || uint32(e.status)&StatusConfirmed == 0 || e.expired(now) {
+		if ref = t.find(&p.Key, p.Hash, now); ref == 0 {
+			return t.begin(p, now)
+		}
+		e = &t.hot.items[ref]
+	}
 	c.Ref, c.State, c.Dir = Ref(ref), StateEstablished, e.dir(p)
 	status, state := uint32(e.status), e.state
 	if c.Dir == Original && status&StatusSeenReply == 0 {

@@ -58,10 +58,11 @@ const (
 // Offsets are into Frame. All numbers are in host byte order. The caller sets Frame and In before Parse, which writes
 // every other field. A Packet aliases its frame and is valid as long as the frame is.
 //
-// The order is by use: the flow table reads the first 48 bytes, the rules what follows.
+// The order is by use: the flow table reads the first 56 bytes, the rules what follows.
 type Packet struct {
 	Key  Key    // canonical flow key; see Key. Zone is 0 unless set by the caller after Parse
 	Hash uint64 // keyed hash of Key; written by the flow table's owner; 0 after Parse
+	Hint uint64 // where the flow table looks first; its own; 0 after Parse
 
 	Src, Dst Addr // addresses of the (outermost) IP header as on the wire
 

@@ -63,7 +63,7 @@ func (p *Packet) reset(class Class, family uint8, l3 int, vlan uint16) {
 // begin clears the fields that only some IP packets have, and sets these. It leaves Key, Src, Dst, L4, End, IPID, Proto,
 // TTL and TOS to be written.
 func (p *Packet) begin(class Class, family uint8, l3 int, vlan uint16) {
-	p.Hash = 0
+	p.Hash, p.Hint = 0, 0
 	p.L3 = uint32(l3)
 	p.FragHdr = 0
 	p.SrcPort, p.DstPort, p.FragOff = 0, 0, 0

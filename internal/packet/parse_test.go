@@ -377,7 +377,7 @@ func TestSizes(t *testing.T) {
 	if n := reflect.TypeFor[packet.Key]().Size(); n != 40 {
 		t.Errorf("Key has %d bytes, want 40", n)
 	}
-	if n := reflect.TypeFor[packet.Packet]().Size(); n != 144 {
-		t.Errorf("Packet has %d bytes, want 144", n)
+	if n := reflect.TypeFor[packet.Packet]().Size(); n != 152 {
+		t.Errorf("Packet has %d bytes, want 152", n)
 	}
 }
