@@ -66,27 +66,40 @@ func PseudoHeader(src, dst Addr, proto, family uint8, n int) uint64 {
 // SumBytes adds the big-endian 16-bit words of b to the one's complement sum, RFC 1071; an odd last byte is the upper
 // half of a word. The result is a partial sum for another SumBytes, if len(b) was even, or for Checksum.
 func SumBytes(sum uint64, b []byte) uint64 {
-	// 2^16 is 1 modulo 2^16 - 1, so words of 64 bits with end-around carry give the same sum.
+	// 2^16 is 1 modulo 2^16 - 1, so words of 64 bits with end-around carry give the same sum; and words in the other byte
+	// order give it with its bytes swapped (RFC 1071 section 2). A swap of all eight bytes at the end serves: the order of
+	// the 16-bit words does not matter.
+	sum = bits.ReverseBytes64(sum)
+	whole := b
 	var c uint64
-	for len(b) >= 32 {
-		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(b[0:8]), 0)
-		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(b[8:16]), c)
-		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(b[16:24]), c)
-		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(b[24:32]), c)
+	for len(b) >= 64 {
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:8]), 0)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:16]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:24]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:32]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[32:40]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[40:48]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[48:56]), c)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b[56:64]), c)
 		sum += c
-		b = b[32:]
+		b = b[64:]
 	}
 	for len(b) >= 8 {
-		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(b), 0)
+		sum, c = bits.Add64(sum, binary.LittleEndian.Uint64(b), 0)
 		sum += c
 		b = b[8:]
 	}
 	var last uint64
-	for i, v := range b {
-		last |= uint64(v) << (56 - 8*i)
+	if len(whole) >= 8 {
+		// The last eight bytes without those that were added already; a shift by 64 leaves none.
+		last = binary.LittleEndian.Uint64(whole[len(whole)-8:]) >> (64 - 8*len(b))
+	} else {
+		for i, v := range b {
+			last |= uint64(v) << (8 * i)
+		}
 	}
 	sum, c = bits.Add64(sum, last, 0)
-	return sum + c
+	return bits.ReverseBytes64(sum + c)
 }
 
 // Checksum returns the Internet checksum of a partial sum: the complement of its fold, RFC 1071. UDP sends 0 as 0xffff,
