@@ -86,6 +86,28 @@ func (s *Record) Left() uint32 { return le.Uint32(s[stateLeft:]) }
 // SetLeft changes Left, to 1 at least.
 func (s *Record) SetLeft(ms uint32) { le.PutUint32(s[stateLeft:], max(ms, 1)) }
 
+// Shift makes the record one that was taken ms milliseconds later (earlier, if ms is negative), if no packet came
+// meanwhile. It reports whether the connection still lives then; if not the record is as it was.
+func (s *Record) Shift(ms int64) bool {
+	left := int64(s.Left()) - ms
+	if left <= 0 {
+		return false
+	}
+	s.SetLeft(uint32(min(left, maxTimeout*1000)))
+	if s[stateProto] == packet.ProtoUDP {
+		stream := int64(int32(le.Uint32(s[stateStream:]))) - ms
+		le.PutUint32(s[stateStream:], uint32(int32(max(stream, -maxTimeout*1000)))) // no longer ago than can be compared
+	}
+	if s[stateFlags]&stateHasAge != 0 {
+		age := le.Uint64(s[stateAge:])
+		if age += uint64(ms); ms < 0 && age > uint64(ms) {
+			age = 0
+		}
+		le.PutUint64(s[stateAge:], age)
+	}
+	return true
+}
+
 // Export copies the states of connections to out, from the place that cursor names (0 to begin), as Dump copies entries.
 func (t *Table) Export(cursor uint64, out []Record, now Tick) (n int, next uint64) {
 	ext := t.sweep.extend(now)
@@ -319,7 +341,7 @@ func (t *Table) enter(ref uint32, s *Record, k *packet.Key, now Tick, ext uint64
 		t.aids.items[ref] = aid{}
 	}
 	if h := Helper(s[stateHelper]); h != HelperNone {
-		t.assign(e, ref, h)
+		t.resume(e, ref, h)
 	}
 	b := s[stateTracker:stateCounters]
 	c := &t.cold.items[ref]

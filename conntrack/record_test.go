@@ -158,6 +158,33 @@ func TestHandover(t *testing.T) {
 	}
 }
 
+// TestRecordShift: time goes by alike in the table and in a record.
+func TestRecordShift(t *testing.T) {
+	set, err := DefaultSettings().With("nf_conntrack_timestamp", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, Config{Settings: set})
+	r.pass(udp(client, server), StateNew)
+	r.after(1500)
+	then := r.records()[0]
+	r.after(700)
+	now := r.records()[0]
+	moved := then
+	if !moved.Shift(700) || moved != now {
+		t.Errorf("%v, want %v", moved, now)
+	}
+	if !moved.Shift(-700) || moved != then {
+		t.Errorf("%v back, want %v", moved, then)
+	}
+	if !moved.Shift(-10_000) || le.Uint64(moved[stateAge:]) != 0 || moved.Check() != nil {
+		t.Errorf("before its beginning: %v", moved)
+	}
+	if moved.Shift(40_000) || moved.Shift(1<<60) {
+		t.Error("it lives for ever")
+	}
+}
+
 // TestImportWithdrawn: what cannot be entered completely leaves nothing.
 func TestImportWithdrawn(t *testing.T) {
 	a := newRig(t, Config{Settings: noChecksum(t)})

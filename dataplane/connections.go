@@ -113,7 +113,7 @@ func (e *Engine) Export(ctx context.Context, f func([]conntrack.Record) error) e
 				start = now
 			}
 			for j := range out[:n] {
-				out[j].SetLeft(uint32(max(1, int64(out[j].Left())+int64(int32(now-start)))))
+				out[j].Shift(-int64(int32(now - start)))
 			}
 			if n > 0 {
 				if err := f(out[:n]); err != nil {

@@ -7,20 +7,28 @@ import (
 // The paths of the API, all under the unix socket. Answers are JSON unless noted; an error is an Error with a status
 // of 400 or above.
 const (
-	pathStatus    = "/v1/status"          // GET: Status
-	pathStats     = "/v1/stats"           // GET: Stats
-	pathConntrack = "/v1/conntrack"       // GET with a Filter as query: a stream of lines; DELETE: Flushed
-	pathCount     = "/v1/conntrack/count" // GET: Count
-	pathTrackers  = "/v1/conntrack/stats" // GET: []TrackerStats
-	pathRules     = "/v1/rules"           // GET: []RuleCount
-	pathReload    = "/v1/reload"          // POST: Reloaded
-	pathConfig    = "/v1/config"          // GET: []config.Value; PATCH with name → text: []config.Change
-	pathMetrics   = "/metrics"            // GET: Prometheus text, here and on the metrics address
-	pathHealth    = "/healthz"            // GET: "ok", or 503 and why not, likewise
-	trailerError  = "Corewire-Error"      // trailer of a stream that ended early, with the reason
-	maxRequest    = 1 << 20               // bytes of a request's body
+	pathStatus    = "/v1/status"           // GET: Status
+	pathStats     = "/v1/stats"            // GET: Stats
+	pathConntrack = "/v1/conntrack"        // GET with a Filter as query: a stream of lines; DELETE: Flushed
+	pathDelete    = "/v1/conntrack/delete" // POST with a Filter as query: a stream of lines, those that were deleted
+	pathUpdate    = "/v1/conntrack/update" // POST with a Filter and set-mark, or label-add and label-del: likewise
+	pathEvents    = "/v1/conntrack/events" // GET with a Filter: a stream of lines that does not end; "# lost N" says that N were missed so far
+	pathExport    = "/v1/conntrack/export" // GET: a handover (package conntrack)
+	pathImport    = "/v1/conntrack/import" // POST of a handover: Imported
+	pathExpect    = "/v1/expect"           // GET: a stream of lines; DELETE: Flushed
+	pathCount     = "/v1/conntrack/count"  // GET: Count
+	pathTrackers  = "/v1/conntrack/stats"  // GET: []TrackerStats
+	pathRules     = "/v1/rules"            // GET: []RuleCount
+	pathReload    = "/v1/reload"           // POST: Reloaded
+	pathConfig    = "/v1/config"           // GET: []config.Value; PATCH with name → text: []config.Change
+	pathMetrics   = "/metrics"             // GET: Prometheus text, here and on the metrics address
+	pathHealth    = "/healthz"             // GET: "ok", or 503 and why not, likewise
+	trailerError  = "Corewire-Error"       // trailer of a stream that ended early, with the reason
+	maxRequest    = 1 << 20                // bytes of a request's body
 	typeLines     = "text/plain; charset=utf-8"
 	typeJSONLines = "application/x-ndjson"
+	typeXML       = "application/xml; charset=utf-8"
+	typeHandover  = "application/octet-stream"
 )
 
 // Error is the body of an answer with an error status.

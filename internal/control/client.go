@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -43,21 +44,25 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // do sends a request and checks the answer's status. The caller closes the body.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
-	var reader io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		reader = bytes.NewReader(text)
+	if body == nil {
+		return c.send(ctx, method, path, query, "", nil)
 	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	return c.send(ctx, method, path, query, "application/json", bytes.NewReader(text))
+}
+
+// send sends a request with a body of the given type, or none, and checks the answer's status. The caller closes the body.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, kind string, reader io.Reader) (*http.Response, error) {
 	target := url.URL{Scheme: "http", Host: "corewire", Path: path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), reader)
 	if err != nil {
 		return nil, err
 	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
+	if kind != "" {
+		request.Header.Set("Content-Type", kind)
 	}
 	response, err := c.http.Do(request)
 	switch {
@@ -155,7 +160,97 @@ func (c *Client) Change(ctx context.Context, settings map[string]string) ([]conf
 // Connections writes the tracked connections that f lets through to w, a line each, in f's format, and returns how
 // many they were.
 func (c *Client) Connections(ctx context.Context, f Filter, w io.Writer) (int, error) {
-	response, err := c.do(ctx, http.MethodGet, pathConntrack, f.query(), nil)
+	return c.lines(ctx, http.MethodGet, pathConntrack, f.query(), w, nil)
+}
+
+// Delete deletes the connections that f lets through, and writes them to w like Connections.
+func (c *Client) Delete(ctx context.Context, f Filter, w io.Writer) (int, error) {
+	return c.lines(ctx, http.MethodPost, pathDelete, f.query(), w, nil)
+}
+
+// Update is a change of connections: of the mark, or of labels.
+type Update struct {
+	Mark     string // value or value/mask: the bits of mask become those of value
+	LabelAdd string // names or numbers with commas
+	LabelDel string // likewise, or all
+}
+
+// Update changes the connections that f lets through, and writes them to w like Connections.
+func (c *Client) Update(ctx context.Context, f Filter, u Update, w io.Writer) (int, error) {
+	q := f.query()
+	for name, value := range map[string]string{"set-mark": u.Mark, "label-add": u.LabelAdd, "label-del": u.LabelDel} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return c.lines(ctx, http.MethodPost, pathUpdate, q, w, nil)
+}
+
+// Events writes the events of the connections that f lets through to w as they come, a line each, until ctx or the firewall
+// ends. lost is called with the number of events that were missed so far, whenever it grows; nil: nobody wants to know.
+func (c *Client) Events(ctx context.Context, f Filter, w io.Writer, lost func(uint64)) (int, error) {
+	n, err := c.lines(ctx, http.MethodGet, pathEvents, f.query(), w, func(line []byte) bool {
+		text, ok := strings.CutPrefix(string(line), lostPrefix)
+		if !ok {
+			return false
+		}
+		if count, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64); err == nil && lost != nil {
+			lost(count)
+		}
+		return true
+	})
+	if ctx.Err() != nil {
+		err = nil // it was asked to end
+	}
+	return n, err
+}
+
+// Expectations writes what helpers expect to w, a line each, and returns how many they were. Of f, format, family, protocol
+// and zone count.
+func (c *Client) Expectations(ctx context.Context, f Filter, w io.Writer) (int, error) {
+	return c.lines(ctx, http.MethodGet, pathExpect, f.query(), w, nil)
+}
+
+// FlushExpectations deletes what helpers expect and returns how many they were.
+func (c *Client) FlushExpectations(ctx context.Context) (int, error) {
+	f, err := call[Flushed](ctx, c, http.MethodDelete, pathExpect, nil)
+	return f.Flushed, err
+}
+
+// Export writes all connections to w for another process to take over.
+func (c *Client) Export(ctx context.Context, w io.Writer) error {
+	response, err := c.do(ctx, http.MethodGet, pathExport, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(w, response.Body); err != nil {
+		return fmt.Errorf("read the firewall's connections: %w", err)
+	}
+	if message := response.Trailer.Get(trailerError); message != "" {
+		return errors.New(message)
+	}
+	return nil
+}
+
+// Import has the firewall take over the connections that Export has written, all or none.
+func (c *Client) Import(ctx context.Context, r io.Reader) (Imported, error) {
+	response, err := c.send(ctx, http.MethodPost, pathImport, nil, typeHandover, r)
+	if err != nil {
+		return Imported{}, err
+	}
+	defer response.Body.Close()
+	var answer Imported
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return Imported{}, fmt.Errorf("read the firewall's answer: %w", err)
+	}
+	return answer, nil
+}
+
+// lines writes the lines of an answer to w as they come, except those that note takes, and returns how many they were,
+// not counting the frame of an XML document.
+func (c *Client) lines(ctx context.Context, method, path string, q url.Values, w io.Writer, note func([]byte) bool) (int, error) {
+	response, err := c.do(ctx, method, path, q, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -163,10 +258,13 @@ func (c *Client) Connections(ctx context.Context, f Filter, w io.Writer) (int, e
 	out := bufio.NewWriterSize(w, 64<<10)
 	n := 0
 	in := bufio.NewReaderSize(response.Body, 64<<10)
+	xml := strings.HasPrefix(response.Header.Get("Content-Type"), "application/xml")
 	for {
 		line, err := in.ReadSlice('\n')
-		if len(line) > 0 {
-			n++
+		if len(line) > 0 && (note == nil || !note(line)) {
+			if !xml || bytes.HasPrefix(line, []byte("<flow")) {
+				n++
+			}
 			if _, werr := out.Write(line); werr != nil {
 				return n, werr
 			}
@@ -176,6 +274,11 @@ func (c *Client) Connections(ctx context.Context, f Filter, w io.Writer) (int, e
 		}
 		if err != nil {
 			return n, errors.Join(out.Flush(), fmt.Errorf("read the firewall's listing: %w (the listing is incomplete)", err))
+		}
+		if in.Buffered() == 0 { // what comes next may take its time
+			if err := out.Flush(); err != nil {
+				return n, err
+			}
 		}
 	}
 	if err := out.Flush(); err != nil {

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"corewire/conntrack"
 	"corewire/internal/config"
 )
 
@@ -54,9 +52,22 @@ func Listen(c *config.Config) (*Server, error) {
 	return s, nil
 }
 
+// limitBody bounds the bodies of requests, except an import's, which is read a block at a time and bounded by what it
+// holds.
+func limitBody(h http.Handler) http.Handler {
+	small := http.MaxBytesHandler(h, maxRequest)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == pathImport {
+			h.ServeHTTP(w, r)
+			return
+		}
+		small.ServeHTTP(w, r)
+	})
+}
+
 func newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           http.MaxBytesHandler(h, maxRequest),
+		Handler:           limitBody(h),
 		ReadHeaderTimeout: readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
@@ -209,6 +220,13 @@ func (f *Firewall) routes() *http.ServeMux {
 		return f.Change(ctx, settings)
 	})
 	mux.HandleFunc("GET "+pathConntrack, f.serveConnections)
+	mux.HandleFunc("POST "+pathDelete, f.serveDelete)
+	mux.HandleFunc("POST "+pathUpdate, f.serveUpdate)
+	mux.HandleFunc("GET "+pathEvents, f.serveEvents)
+	mux.HandleFunc("GET "+pathExport, f.serveExport)
+	mux.HandleFunc("POST "+pathImport, f.serveImport)
+	mux.HandleFunc("GET "+pathExpect, f.serveExpectations)
+	handle("DELETE "+pathExpect, func(context.Context, *http.Request) (any, error) { return Flushed{f.engine.FlushExpectations()}, nil })
 	return mux
 }
 
@@ -243,49 +261,6 @@ func respond(w http.ResponseWriter, status int, answer any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(text, '\n'))
-}
-
-// serveConnections streams a listing: the workers answer in slices, which are written as they come, so that neither
-// side holds the table.
-func (f *Firewall) serveConnections(w http.ResponseWriter, r *http.Request) {
-	s, err := parseFilter(r.URL.Query())
-	if err != nil {
-		respond(w, http.StatusBadRequest, Error{"list connections: " + err.Error()})
-		return
-	}
-	kind := typeLines
-	if s.format == FormatJSON {
-		kind = typeJSONLines
-	}
-	w.Header().Set("Content-Type", kind)
-	w.Header().Set("Trailer", trailerError)
-	control := http.NewResponseController(w)
-	out := bufio.NewWriterSize(w, 64<<10)
-	var line []byte
-	err = f.Connections(r.Context(), func(infos []conntrack.Info) error {
-		// The deadline moves with every slice. A writer without deadlines (a test's recorder) has none to move.
-		if err := control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
-		}
-		for i := range infos {
-			if !s.admits(&infos[i]) {
-				continue
-			}
-			line = s.appendLine(line[:0], &infos[i])
-			if _, err := out.Write(line); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil {
-		err = out.Flush()
-	} else {
-		_ = out.Flush() // the trailer says what is missing
-	}
-	if err != nil {
-		w.Header().Set(trailerError, "list connections: "+err.Error())
-	}
 }
 
 // serveHealth answers 200 while every worker answers, otherwise 503.
