@@ -28,8 +28,10 @@ type shot struct {
 type config struct {
 	rules    *ruleFile
 	settings *conntrack.Settings
-	wait     time.Duration // most real time that is spent waiting in one stream, see pacer
-	stop     int           // end after that many differences; 0: never
+	own      *conntrack.Settings // corewire's, to make it differ on purpose; nil: settings
+	wait     time.Duration       // most real time that is spent waiting in one stream, see pacer
+	pauses   int                 // most pauses that pass in one stream, see pacer; 0: all
+	stop     int                 // end after that many differences; 0: never
 }
 
 // difference is a frame, or an entry at the end, that the two sides see differently.
@@ -56,15 +58,14 @@ type summary struct {
 // comparison drives a stream through both sides. One goroutine uses it.
 type comparison struct {
 	config
-	name      string
-	kernel    *kernel
-	corewire  *corewire
-	pace      pacer
-	fragments bool // the stream had fragments
-	views     map[packet.Key]view
-	tainted   map[packet.Key]bool     // connections that differ already
-	late      map[[2]packet.Addr]bool // see the row "late hop-by-hop" in known
-	result    summary
+	name     string
+	kernel   *kernel
+	corewire *corewire
+	pace     pacer
+	views    map[packet.Key]view
+	tainted  map[packet.Key]bool     // connections that differ already
+	late     map[[2]packet.Addr]bool // see the row "late hop-by-hop" in known
+	result   summary
 }
 
 // view is what both sides said of a connection at its last packet.
@@ -87,10 +88,19 @@ func (c *comparison) close() error {
 	return errors.Join(errs...)
 }
 
-// reset makes both sides as new. The namespace is kept if all that it remembers can be flushed, which is not so after
-// fragments.
+// fragments reports whether fragments wait for the rest of their datagram.
+func (c *comparison) fragments() bool {
+	if c.corewire == nil {
+		return false
+	}
+	held, err := c.corewire.held()
+	return held > 0 || err != nil
+}
+
+// reset makes both sides as new. The namespace is kept if all that it remembers can be flushed, which is not so while
+// fragments wait.
 func (c *comparison) reset() error {
-	if c.kernel != nil && (c.fragments || c.kernel.flush() != nil) {
+	if c.kernel != nil && (c.fragments() || c.kernel.flush() != nil) {
 		if err := c.kernel.close(); err != nil {
 			return err
 		}
@@ -107,8 +117,11 @@ func (c *comparison) reset() error {
 			return err
 		}
 	}
-	c.fragments = false
-	c.corewire, err = newCorewire(c.rules.ruleset, c.settings)
+	own := c.settings
+	if c.own != nil {
+		own = c.own
+	}
+	c.corewire, err = newCorewire(c.rules.ruleset, own)
 	return err
 }
 
@@ -119,6 +132,9 @@ func (c *comparison) run(name string, stream func(yield func(shot) bool)) (summa
 	}
 	c.name = name
 	c.pace = newPacer(c.wait)
+	if c.pauses > 0 {
+		c.pace.pauses = c.pauses
+	}
 	c.result = summary{Stream: name, States: map[string]int{}, Skipped: map[string]int{}, Known: map[string]int{}}
 	c.views, c.tainted, c.late = map[packet.Key]view{}, map[packet.Key]bool{}, map[[2]packet.Addr]bool{}
 	var err error
@@ -147,19 +163,17 @@ func (c *comparison) frame(number int, s shot) error {
 		return err
 	}
 	c.result.Frames++
-	if len(s.frame) >= packet.EthernetHeader && (s.frame[6]&1 != 0 || [6]byte(s.frame[6:12]) == [6]byte{}) {
-		// A bridge drops frames whose source address is a group's or zero (br_handle_frame, net/bridge/br_input.c). The
-		// firewall does not look at it.
-		s.frame = slices.Clone(s.frame)
-		copy(s.frame[6:12], sender[:])
+	if len(s.frame) < packet.EthernetHeader {
+		c.result.Skipped["short"]++
+		return nil
 	}
+	s.frame = unicast(s.frame)
 	p := packet.Packet{Frame: s.frame, In: s.in}
 	packet.Parse(&p)
 	if why := skip(s.frame, &p); why != "" {
 		c.result.Skipped[why]++
 		return nil
 	}
-	c.fragments = c.fragments || p.Flags&packet.Fragment != 0 || p.FragHdr != 0
 	k, err := c.kernel.send(s.in, s.frame)
 	if err != nil && !errors.Is(err, unix.EINVAL) {
 		return err
@@ -181,7 +195,7 @@ func (c *comparison) frame(number int, s shot) error {
 	}
 	what := c.check(&p, &k, &d)
 	before, known := c.views[key]
-	if p.Problem == packet.ProblemHopByHop {
+	if p.Problem == packet.ProblemHopByHop && p.Frame[p.L3+6] == packet.ProtoFragment {
 		c.late[ipv6Pair(&p)] = true
 	}
 	if what != "" && !c.tainted[key] {
@@ -201,8 +215,26 @@ func (c *comparison) frame(number int, s shot) error {
 	return nil
 }
 
-// sender replaces source addresses that no bridge takes.
-var sender = [6]byte{2, 0, 0, 0, 0, 1}
+// unicast returns a frame with IP in it under link-layer addresses that the bridge treats as a wire would; the firewall does
+// not look at them. A bridge drops what comes from a group or from nobody (br_handle_frame, net/bridge/br_input.c). It is
+// itself a member of every group, and takes a copy of what is sent to one: the copy enters the connection into the
+// table even if the rules then drop the frame (br_pass_frame_up; br_nf_local_in, net/bridge/br_netfilter_hooks.c).
+func unicast(frame []byte) []byte {
+	p := packet.Packet{Frame: frame}
+	packet.Parse(&p)
+	source := frame[6]&1 != 0 || [6]byte(frame[6:12]) == [6]byte{}
+	if p.Class > packet.ClassIPv6 && !source {
+		return frame
+	}
+	frame = slices.Clone(frame)
+	if source {
+		copy(frame[6:], []byte{2, 0, 0, 0, 0, 1})
+	}
+	if p.Class <= packet.ClassIPv6 {
+		copy(frame, []byte{2, 0, 0, 0, 0, 2})
+	}
+	return frame
+}
 
 // tolerance is how far two deadlines may be apart: the kernel counts in jiffies, corewire in milliseconds, and the two
 // are not asked at the same moment.

@@ -44,21 +44,18 @@ type aged struct {
 // removed if that is nothing. Deadlines move by less than a second in all, however often it is called.
 func (k *kernel) age(by time.Duration) error {
 	return k.do(func() error {
-		before := k.aged
-		k.aged = map[string]aged{}
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			if err := k.ageFamily(family, by, before); err != nil {
-				return fmt.Errorf("age the kernel's connections: %w", err)
-			}
+		if err := k.ageAll(by); err != nil {
+			return fmt.Errorf("age the kernel's connections: %w", err)
 		}
 		return nil
 	})
 }
 
-func (k *kernel) ageFamily(family uint8, by time.Duration, before map[string]aged) error {
-	header := &nl.Nfgenmsg{NfgenFamily: family}
+func (k *kernel) ageAll(by time.Duration) error {
+	before := k.aged
+	k.aged = map[string]aged{}
 	dump := nl.NewNetlinkRequest(ctGet, unix.NLM_F_DUMP)
-	dump.AddData(header)
+	dump.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC})
 	entries, err := dump.Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil {
 		return err
@@ -69,7 +66,7 @@ func (k *kernel) ageFamily(family uint8, by time.Duration, before map[string]age
 			return err
 		}
 		change := nl.NewNetlinkRequest(ctDelete, unix.NLM_F_ACK)
-		change.AddData(header)
+		change.AddData(&nl.Nfgenmsg{NfgenFamily: e[0]})
 		var left time.Duration
 		var name string
 		for _, a := range attrs {

@@ -9,16 +9,13 @@ import (
 )
 
 // skipped is the table of frames that say nothing about the firewall, because a bridge or a tap treats them in a way that
-// no wire does. They are not sent.
+// no wire does. They are not sent. Neither are frames without a whole Ethernet header ("short"): a tap refuses them
+// (tun_get_user, drivers/net/tun.c).
 var skipped = []struct {
 	name   string
 	reason string // with the kernel's source
 	match  func(frame []byte, p *packet.Packet) bool
 }{
-	{
-		"short", "a tap refuses frames without a whole Ethernet header (tun_get_user, drivers/net/tun.c)",
-		func(f []byte, _ *packet.Packet) bool { return len(f) < packet.EthernetHeader },
-	},
 	{
 		"pause", "no bridge passes MAC pause frames (br_handle_frame, net/bridge/br_input.c)",
 		func(f []byte, _ *packet.Packet) bool { return bytes.Equal(f[:6], []byte{1, 0x80, 0xc2, 0, 0, 1}) },
@@ -59,16 +56,16 @@ var known = []struct {
 		},
 	},
 	{
-		"late hop-by-hop", "br_validate_ipv6 runs again in the FORWARD hook (br_nf_forward_ip, net/bridge/br_netfilter_hooks.c) and finds bad hop-by-hop options that a " +
-			"fragment header had hidden: both sides drop such a packet, but Linux lets it change its connection first",
-		func(c *comparison, p *packet.Packet, k *passage, d *decision) bool { return c.late[ipv6Pair(p)] },
-	},
-	{
 		"broken headers", "ip6_tables drops a packet whose extension headers cannot be followed at the first rule with -p (ip6_packet_match, net/ipv6/netfilter/ip6_tables.c); " +
 			"here such a rule does not match. The packet is INVALID: with a rule that drops these first, both sides are equal",
 		func(_ *comparison, p *packet.Packet, k *passage, d *decision) bool {
 			return p.Problem == packet.ProblemExtHeader && d.State == conntrack.StateInvalid && len(k.sights) == 1 && k.sights[0].Entry == 0
 		},
+	},
+	{
+		"late hop-by-hop", "br_validate_ipv6 runs again in the FORWARD hook (br_nf_forward_ip, net/bridge/br_netfilter_hooks.c) and finds bad hop-by-hop options that a " +
+			"fragment header had hidden: both sides drop such a packet, but Linux lets it change its connection first",
+		func(c *comparison, p *packet.Packet, k *passage, d *decision) bool { return c.late[ipv6Pair(p)] },
 	},
 }
 

@@ -36,6 +36,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	sets := flags.StringArray("set", nil, "a setting for both sides, as nf_conntrack_tcp_loose=0; may be repeated")
 	inside := flags.StringSlice("inside", nil, "networks of the inside; without, of two addresses the first seen as a source is inside")
 	wait := flags.Duration("wait", 30*time.Second, "most time to wait in a stream for what cannot be made older")
+	pauses := flags.Int("pauses", 0, "most pauses of a second or longer that pass in a stream, further ones are left out; 0: all")
 	stop := flags.Int("differences", 1, "end a stream after that many differences; 0: never")
 	generate := flags.String("generate", "", "instead of captures: a generated stream, one of "+strings.Join(generatorNames(), ", "))
 	seed := flags.Uint64("seed", 1, "of the generated stream")
@@ -62,7 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if (flags.NArg() == 0) == (*generate == "") || *generate != "" && generators[*generate].frames == nil {
 		return fail(exitUsage, errors.New("captures or the name of a generated stream are needed (see --help)"))
 	}
-	c := config{settings: conntrack.DefaultSettings(), wait: *wait, stop: *stop}
+	c := config{settings: conntrack.DefaultSettings(), wait: *wait, pauses: *pauses, stop: *stop}
 	if g := generators[*generate]; g.settings != nil {
 		var err error
 		if c.settings, err = g.settings(c.settings); err != nil {
