@@ -430,6 +430,11 @@ func TestHelperSettings(t *testing.T) {
 	if err != nil || s.Helpers() != "ftp=21,ftp=2121,tftp=69,sip=5060,pptp=1723,irc=6667" || d.Helpers() != "" {
 		t.Errorf("%v %q", err, s.Helpers())
 	}
+	if all, err := d.WithHelpers("1"); err != nil || all.Helpers() != "ftp=21,tftp=69,irc=6667,sip=5060,pptp=1723" {
+		t.Error(all.Helpers(), err)
+	} else if none, err := all.WithHelpers("0"); err != nil || none.Helpers() != "" {
+		t.Error(none.Helpers(), err)
+	}
 	again, err := s.WithHelpers(s.Helpers())
 	if err != nil || *again != *s {
 		t.Error("the list cannot be read back", err)

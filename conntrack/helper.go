@@ -110,11 +110,18 @@ func (a *assignments) find(port uint16, proto, family uint8) Helper {
 }
 
 // WithHelpers returns a copy of s in which connections to the listed ports get a helper by themselves, as kernels before
-// 6.0 did with nf_conntrack_helper=1: "ftp=21,ftp=2121,tftp=69", or "ftp,tftp" for the usual ports; "" for none, the
-// default. A port may be listed for several helpers only if their transports differ.
+// 6.0 did with nf_conntrack_helper=1: "ftp=21,ftp=2121,tftp=69", or "ftp,tftp" for the usual ports, or "1" for all
+// helpers on their usual ports; "" or "0" for none, the default. A port may be listed for several helpers only if their
+// transports differ.
 func (s *Settings) WithHelpers(list string) (*Settings, error) {
 	c := *s
 	c.helpers = assignments{}
+	switch strings.TrimSpace(list) {
+	case "0":
+		list = ""
+	case "1":
+		list = "ftp,tftp,irc,sip,pptp"
+	}
 	for item := range strings.SplitSeq(list, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {

@@ -50,6 +50,8 @@ type Setting struct {
 	When    When     // when a change takes effect
 	Help    string   // one sentence without a full stop
 
+	canon func(string) (string, bool) // checks a Text and makes it canonical; nil: any text is a value
+
 	get func(*Config) string         // canonical text
 	set func(*Config, string, int64) // canonical text, and its number in Unit (Duration: in ns)
 }
@@ -154,6 +156,10 @@ func (s *Setting) read(text string) (canonical string, number int64, ok bool) {
 			}
 		}
 		return "", 0, false
+	}
+	if s.canon != nil {
+		canonical, ok = s.canon(text)
+		return canonical, 0, ok
 	}
 	return text, 0, true
 }

@@ -33,5 +33,29 @@ func trackingRows() []Setting {
 		}
 		rows = append(rows, s)
 	}
-	return rows
+	return append(rows, helperRow())
+}
+
+// helperRow is the setting that gives connections a helper by their port. Linux had nf_conntrack_helper as a switch, until
+// 6.0; 0 and 1 mean what they meant there.
+func helperRow() Setting {
+	return Setting{Name: "nf_conntrack_helper", Group: "Connection tracking", Kind: Text, Default: "",
+		Text: `helpers and ports like "ftp,ftp=2121,sip" (of ftp, tftp, irc, sip and pptp), 1 for all of them on their usual ports, or 0 for none`,
+		When: Live, Help: "helpers that connections to a port get by themselves",
+		canon: func(text string) (string, bool) {
+			s, err := conntrack.DefaultSettings().WithHelpers(text)
+			if err != nil {
+				return "", false
+			}
+			return s.Helpers(), true
+		},
+		get: func(c *Config) string { return c.tracking.Helpers() },
+		set: func(c *Config, text string, _ int64) {
+			changed, err := c.tracking.WithHelpers(text)
+			if err != nil { // canon has checked it
+				panic("config: " + err.Error())
+			}
+			c.tracking = changed
+		},
+	}
 }
