@@ -36,13 +36,14 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 }
 
 type compiler struct {
-	rs   *Ruleset
-	opt  Options
-	errs Errors
-	fam  [2]familyChains // IPv4, IPv6
-	cur  *program
-	list []pred // reused
-	rest []pred // reused
+	rs     *Ruleset
+	opt    Options
+	errs   Errors
+	fam    [2]familyChains // IPv4, IPv6
+	cur    *program
+	warned [2]bool // of REJECT, of LOG
+	list   []pred  // reused
+	rest   []pred  // reused
 	// ifWarned holds the interface names already warned about.
 	ifWarned map[string]bool
 }
@@ -260,6 +261,7 @@ func (c *compiler) program(f int) {
 					todo = append(todo, next)
 				}
 			}
+			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
 			g.rules = append(g.rules, cr)
 		}
@@ -270,6 +272,18 @@ func (c *compiler) program(f int) {
 	g.rules, g.slots, g.trees = slices.Clip(slices.Clone(g.rules)), slices.Clip(slices.Clone(g.slots)), slices.Clip(slices.Clone(g.trees))
 	g.places = slices.Clip(slices.Clone(g.places))
 	g.narrow, g.wide = slices.Clip(slices.Clone(g.narrow)), slices.Clip(slices.Clone(g.wide))
+}
+
+// able warns of targets that the caller does not carry out in full.
+func (c *compiler) able(r *Rule) {
+	switch {
+	case r.Target.Verb == VerbReject && !c.opt.Rejects && !c.warned[0]:
+		c.warned[0] = true
+		c.rs.warnings = append(c.rs.warnings, Warning{r.Pos, "REJECT drops without an answer"})
+	case r.Target.Verb == VerbLog && !c.opt.Logs && !c.warned[1]:
+		c.warned[1] = true
+		c.rs.warnings = append(c.rs.warnings, Warning{r.Pos, r.Target.Log.Name() + " counts, and logs nothing"})
+	}
 }
 
 // conditions returns what a rule asks, in the order in which xtables asks it: a match that finds a header missing
@@ -293,6 +307,9 @@ func (c *compiler) conditions(r *Rule) []pred {
 		add(pred{op: opNever}) // packets are judged after reassembly: there are no fragments
 	}
 	for _, m := range r.Matches {
+		if _, ok := m.(*LimitMatch); ok && !c.opt.Clock {
+			c.fail(r.Pos, "-m limit", "a match that needs no clock", "the caller of the compiler has none")
+		}
 		c.match(m, add)
 	}
 	c.list = list
@@ -316,7 +333,16 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 	ports := [2][]PortRange{{anyPort}, {anyPort}}
 	rest := c.rest[:0]
 	before := false // something is asked that the slow look at short packets does not know
+	effect := false // something is asked that must not be asked in vain: what stands behind it stays there
 	for _, q := range list {
+		if effect = effect || q.op.effect(); effect {
+			if q.op == opHeader {
+				cr.flags |= needsHeader | early
+			}
+			before = true
+			rest = append(rest, q)
+			continue
+		}
 		switch q.op {
 		case opSrc:
 			if !q.not {
@@ -333,8 +359,11 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 			q.a = c.addr(r.Dst)
 			before = true
 		case opPorts:
-			if q.lo == 0 {
+			if q.lo == 0 && !before && cr.flags&needsHeader == 0 {
 				return dst
+			}
+			if cr.flags&needsHeader != 0 {
+				break // behind the header, not before: a short packet is dropped from any port
 			}
 			for s := range States + 1 { // allowShort follows the states
 				x.allow &^= (3 &^ q.lo) << allowBit(s, 0)
@@ -397,7 +426,7 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 	}
 	cr.rest = uint8(len(rest))
 	g.preds = append(g.preds, rest...)
-	x.final = len(rest) == 0 && cr.verb != VerbNone && cr.verb != VerbJump
+	x.final = len(rest) == 0 && cr.verb != VerbNone && cr.verb != VerbJump && cr.verb != VerbLog
 	for _, s := range ports[0] {
 		for _, d := range ports[1] {
 			x.port = [2]PortRange{s, d}
@@ -531,6 +560,97 @@ func (c *compiler) match(m Match, add func(pred)) {
 		c.cur.ports = append(c.cur.ports, m.Ports...)
 	case *ConntrackMatch:
 		c.conntrack(m, add)
+	case *PortsMatch:
+		add(pred{op: opHeader, lo: 12})
+		ports(opSport, m.Src)
+		ports(opDport, m.Dst)
+	case *IPRangeMatch:
+		for k, r := range []AddrRange{m.Src, m.Dst} {
+			if r.Set {
+				c.cur.addrs = append(c.cur.addrs, prefix{r.Lo, r.Hi})
+				add(pred{op: opRange, not: r.Not, lo: uint16(k), a: uint32(len(c.cur.addrs) - 1)})
+			}
+		}
+	case *AddrTypeMatch:
+		if m.srcAsked {
+			add(pred{op: opType, not: m.SrcNot, lo: 0, hi: uint16(m.Src)})
+		}
+		if m.dstAsked {
+			add(pred{op: opType, not: m.DstNot, lo: 1, hi: uint16(m.Dst)})
+		}
+	case *LengthMatch:
+		add(pred{op: opLength, not: m.Not, lo: m.Lo, hi: m.Hi})
+	case *TTLMatch:
+		v := uint16(m.Value)
+		switch m.Compare {
+		case Less:
+			if v == 0 {
+				add(pred{op: opNever})
+				return
+			}
+			add(pred{op: opTTL, lo: 0, hi: v - 1})
+		case Greater:
+			add(pred{op: opTTL, lo: v + 1, hi: 256})
+		default:
+			add(pred{op: opTTL, not: m.Compare == NotEqual, lo: v, hi: v})
+		}
+	case *TOSMatch:
+		add(pred{op: opTOS, not: m.Not, lo: uint16(m.Value), hi: uint16(m.Mask)})
+	case *ECNMatch:
+		if m.ECT {
+			add(pred{op: opTOS, not: m.NotECT, lo: uint16(m.Codepoint), hi: 3})
+		}
+		if m.ECE {
+			add(pred{op: opCWR, not: m.NotECE, lo: tcpECE})
+		}
+		if m.CWR {
+			add(pred{op: opCWR, not: m.NotCWR, lo: tcpCWR})
+		}
+	case *MarkMatch:
+		o := opMark
+		c.rs.needs |= NeedMark
+		if m.module == "connmark" {
+			o = opConnMark
+			c.rs.needs |= NeedConnMark
+		}
+		add(pred{op: o, not: m.Not, a: m.Value, b: m.Mask})
+	case *MACMatch:
+		a := m.Addr
+		add(pred{op: opMAC, not: m.Not, b: uint32(a[0])<<8 | uint32(a[1]), a: uint32(a[2])<<24 | uint32(a[3])<<16 | uint32(a[4])<<8 | uint32(a[5])})
+	case *PacketTypeMatch:
+		add(pred{op: opLink, not: m.Not, lo: uint16(m.Type)})
+	case *PhysdevMatch:
+		in := c.ports(m.In, packet.Inside, packet.Outside) & c.ports(m.Out, packet.Outside, packet.Inside)
+		if m.never() {
+			in = 0
+		}
+		if in != 3 {
+			add(pred{op: opPorts, lo: in})
+		}
+	case *RoutingMatch:
+		add(pred{op: opRtSegs, not: m.SegsNot, a: m.SegsLo, b: m.SegsHi})
+		if m.HasLen {
+			add(pred{op: opRtLen, not: m.LenNot, a: m.Len})
+		}
+		if m.HasType {
+			add(pred{op: opRtType, not: m.TypeNot, lo: uint16(m.Type)})
+		}
+		if m.Reserved {
+			add(pred{op: opRtReserved})
+		}
+	case *LimitMatch:
+		c.rs.needs |= NeedNow
+		add(pred{op: opLimit, a: uint32(len(c.cur.buckets))})
+		c.cur.buckets = append(c.cur.buckets, newBucket(m))
+	case *StatisticMatch:
+		if m.Random {
+			add(pred{op: opRandom, not: m.Not, a: m.Probability})
+			return
+		}
+		k := &counter{every: m.Every}
+		k.n.Store(m.Every - 1 - m.Packet)
+		add(pred{op: opNth, not: m.Not, a: uint32(len(c.cur.counters))})
+		c.cur.counters = append(c.cur.counters, k)
 	}
 }
 

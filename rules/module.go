@@ -95,6 +95,9 @@ var modules = []module{
 			m.(*CommentMatch).Text = a[0].text
 		}},
 	}, finish: needOption("comment")},
+	portsModule("sctp", protoSCTP), portsModule("dccp", protoDCCP),
+	iprangeModule, markModule("mark"), markModule("connmark"), lengthModule, ttlModule("ttl", IPv4), ttlModule("hl", IPv6),
+	tosModule, dscpModule, ecnModule, addrtypeModule, macModule, pkttypeModule, physdevModule, limitModule, statisticModule, rtModule,
 }
 
 // needOption returns a check that the module's option with id 1 is there.

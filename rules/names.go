@@ -8,7 +8,7 @@ var protocols = []struct {
 	num  uint8
 }{
 	{"tcp", 6}, {"udp", 17}, {"udplite", 136}, {"icmp", 1}, {"ipv6-icmp", 58}, {"icmpv6", 58}, {"icmp6", 58},
-	{"esp", 50}, {"ah", 51}, {"sctp", 132}, {"dccp", 33}, {"ipv6-mh", 135}, {"mh", 135}, {"mobility-header", 135}, {"all", 0},
+	{"esp", 50}, {"ah", 51}, {"sctp", 132}, {"dccp", 33}, {"mobility-header", 135}, {"ipv6-mh", 135}, {"mh", 135}, {"all", 0},
 	{"ip", 0}, {"hopopt", 0}, {"igmp", 2}, {"ggp", 3}, {"ipencap", 4}, {"ipip", 4}, {"st", 5}, {"egp", 8}, {"igp", 9}, {"pup", 12},
 	{"hmp", 20}, {"xns-idp", 22}, {"rdp", 27}, {"iso-tp4", 29}, {"xtp", 36}, {"ddp", 37}, {"idpr-cmtp", 38},
 	{"ipv6", 41}, {"ipv6-route", 43}, {"ipv6-frag", 44}, {"idrp", 45}, {"rsvp", 46}, {"gre", 47}, {"ipsec-esp", 50}, {"ipsec-ah", 51},

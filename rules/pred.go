@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 
 	"corewire/internal/packet"
 )
@@ -10,26 +11,43 @@ import (
 type op uint8
 
 const (
-	opNever    op = iota // matches nothing
-	opSrc                // addrs[a]
-	opDst                // addrs[a]
-	opProto              // lo
-	opPorts              // bits of the packet.Port it may come from in lo
-	opSport              // lo..hi
-	opDport              // lo..hi
-	opHeader             // lo bytes of transport header are there, else the packet is dropped
-	opFlags              // TCP flags & lo == hi
-	opOption             // TCP option of kind lo
-	opICMP               // type lo; codes from hi>>8 to hi&0xff
-	opMulti              // multiport: ports[a:a+n], side in lo
-	opState              // bits of State in lo
-	opTracked            // has a connection
-	opDir                // direction lo
-	opCtProto            // lo
-	opCtAddr             // addrs[a]; which one in lo
-	opCtPort             // lo..hi; which one in a
-	opCtStatus           // any of the bits a
-	opCtExpire           // a..b seconds
+	opNever      op = iota // matches nothing
+	opSrc                  // addrs[a]
+	opDst                  // addrs[a]
+	opProto                // lo
+	opPorts                // bits of the packet.Port it may come from in lo
+	opSport                // lo..hi
+	opDport                // lo..hi
+	opHeader               // lo bytes of transport header are there, else the packet is dropped
+	opFlags                // TCP flags & lo == hi
+	opOption               // TCP option of kind lo
+	opICMP                 // type lo; codes from hi>>8 to hi&0xff
+	opMulti                // multiport: ports[a:a+n], side in lo
+	opState                // bits of State in lo
+	opTracked              // has a connection
+	opDir                  // direction lo
+	opCtProto              // lo
+	opCtAddr               // addrs[a]; which one in lo
+	opCtPort               // lo..hi; which one in a
+	opCtStatus             // any of the bits a
+	opCtExpire             // a..b seconds
+	opRange                // address between addrs[a].addr and addrs[a].mask; lo 0 source, 1 destination
+	opType                 // type of address among the bits hi; lo 0 source, 1 destination
+	opLength               // lo..hi bytes
+	opTTL                  // lo..hi
+	opTOS                  // TOS & hi == lo
+	opCWR                  // TCP flags & lo != 0; a packet without them does not match, whatever not says
+	opMark                 // mark & b == a
+	opConnMark             // connection's mark & b == a
+	opMAC                  // sender's MAC address is b<<32|a with b of 16 bits
+	opLink                 // PacketType lo
+	opRtType               // type lo of an IPv6 routing header
+	opRtSegs               // a..b segments left in it
+	opRtLen                // a bytes of it
+	opRtReserved           // the reserved bytes of it are zero
+	opLimit                // buckets[a]
+	opNth                  // counters[a]
+	opRandom               // with probability a of 1<<31
 )
 
 // pred is one condition of a rule. All conditions of a rule must hold.
@@ -60,13 +78,17 @@ func answer(b bool) outcome {
 // volatile says that the condition may answer differently for packets of one connection, direction, state and port.
 func (o op) volatile(proto uint8) bool {
 	switch o {
-	case opFlags, opOption, opCtStatus, opCtExpire:
+	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMark, opConnMark, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom:
 		return true
 	case opHeader, opMulti, opSport, opDport:
 		return !keyed(proto)
 	}
 	return false
 }
+
+// effect says that asking changes something, or that the answer differs each time: what stands before it must be asked
+// before, and what stands behind it only if it holds.
+func (o op) effect() bool { return o == opLimit || o == opNth || o == opRandom }
 
 // keyed says that a flow key of the protocol holds what stands in the transport header's first bytes (ports, or type
 // and identifier), and that connection tracking refuses packets whose header is short: then these are alike for all
@@ -132,12 +154,82 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		ok = c.Status&q.a != 0
 	case opCtExpire:
 		ok = c.Expires >= q.a && c.Expires <= q.b
+	case opRange:
+		a, r := p.Src, &g.addrs[q.a]
+		if q.lo == 1 {
+			a = p.Dst
+		}
+		ok = !lessAddr(a, r.addr) && !lessAddr(r.mask, a)
+	case opType:
+		a := p.Src
+		if q.lo == 1 {
+			a = p.Dst
+		}
+		ok = typeOf(a, p.Family)&AddrTypes(q.hi) != 0
+	case opLength:
+		n := p.End - p.L3
+		ok = n >= uint32(q.lo) && n <= uint32(q.hi)
+	case opTTL:
+		ok = uint16(p.TTL) >= q.lo && uint16(p.TTL) <= q.hi
+	case opTOS:
+		ok = uint16(p.TOS)&q.hi == q.lo
+	case opCWR:
+		if p.End-p.L4 < 20 {
+			return no
+		}
+		ok = uint16(p.Frame[p.L4+13])&q.lo != 0
+	case opMark:
+		ok = c.Mark&q.b == q.a
+	case opConnMark:
+		if c.State == Invalid || c.State == Untracked {
+			return no // net/netfilter/xt_connmark.c: without a connection
+		}
+		ok = c.ConnMark&q.b == q.a
+	case opMAC:
+		if p.L3 < 12 {
+			return no
+		}
+		ok = binary.BigEndian.Uint32(p.Frame[8:]) == q.a && uint32(binary.BigEndian.Uint16(p.Frame[6:])) == q.b
+	case opLink:
+		ok = uint16(linkType(p)) == q.lo
+	case opRtType, opRtSegs, opRtLen, opRtReserved:
+		at, n := routingHeader(p)
+		switch {
+		case n == 0:
+			return no
+		case q.op == opRtType:
+			ok = uint16(p.Frame[at+2]) == q.lo
+		case q.op == opRtReserved:
+			ok = binary.BigEndian.Uint32(p.Frame[at+4:]) == 0
+		case q.op == opRtSegs:
+			left := uint32(p.Frame[at+3])
+			ok = left >= q.a && left <= q.b
+		default:
+			ok = uint32(n) == q.a
+		}
+	case opLimit:
+		ok = g.buckets[q.a].take(c.Now)
+	case opNth:
+		ok = g.counters[q.a].next()
+	case opRandom:
+		ok = rand.Uint32()>>1 < q.a
 	}
 	return answer(ok != q.not)
 }
 
 func (x *prefix) has(a packet.Addr) bool {
 	return (a.Hi^x.addr.Hi)&x.mask.Hi|(a.Lo^x.addr.Lo)&x.mask.Lo == 0
+}
+
+// linkType returns how the frame is addressed.
+func linkType(p *packet.Packet) PacketType {
+	if p.L3 < 12 || p.Frame[0]&1 == 0 {
+		return LinkUnicast
+	}
+	if binary.BigEndian.Uint32(p.Frame) == 1<<32-1 && binary.BigEndian.Uint16(p.Frame[4:]) == 1<<16-1 {
+		return LinkBroadcast
+	}
+	return LinkMulticast
 }
 
 // multi is xt_multiport's test. The ports are read from the frame: a packet may have them without having a whole

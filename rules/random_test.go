@@ -78,7 +78,9 @@ func (g generator) ruleSet(fam Family) string {
 	chain := func(name string, first int) {
 		for range g.IntN(length) {
 			fmt.Fprintf(&b, "-A %s%s", name, g.conditions(fam))
-			switch g.IntN(8) {
+			switch g.IntN(9) {
+			case 8:
+				b.WriteString(" -j " + g.pick("REJECT", "LOG --log-prefix x", "NFLOG"))
 			case 0, 1:
 				b.WriteString(" -j ACCEPT")
 			case 2:
@@ -152,6 +154,10 @@ func (g generator) conditions(fam Family) string {
 		}
 	case 2:
 		b.WriteString(" -p " + icmp + " " + module + g.not() + opt + types[g.IntN(len(types))])
+	case 5:
+		b.WriteString(" -p sctp -m sctp " + g.not() + "--dport " + g.ports())
+	case 6:
+		b.WriteString(" -p tcp -m ecn " + g.not() + g.pick("--ecn-tcp-cwr", "--ecn-tcp-ece"))
 	case 3:
 		b.WriteString(" -p " + g.pick("tcp", "udp", "sctp", "udplite", "dccp") + " -m multiport " + g.not() + g.pick("--sports ", "--dports ", "--ports "))
 		for i := range 1 + g.IntN(3) {
@@ -200,10 +206,44 @@ func (g generator) conditions(fam Family) string {
 			b.WriteString(" --ctdir REPLY")
 		}
 	}
+	if g.IntN(4) == 0 {
+		b.WriteString(g.odd(fam))
+	}
 	if g.IntN(12) == 0 {
 		b.WriteString(` -m comment --comment "a \"b\" c"`)
 	}
 	return b.String()
+}
+
+// odd returns one of the less frequent matches.
+func (g generator) odd(fam Family) string {
+	lo, hi := g.addr(fam), g.addr(fam)
+	if hi.Less(lo) {
+		lo, hi = hi, lo
+	}
+	ttl := " -m ttl " + g.pick("--ttl-eq 64", "! --ttl-eq 9", "--ttl-lt 100", "--ttl-gt 200")
+	if fam == IPv6 && g.IntN(8) == 0 {
+		return " -m rt " + g.pick("--rt-type 0", "--rt-type 0 --rt-0-res", "! --rt-type 0", "--rt-segsleft 1", "--rt-len 24", "! --rt-len 8 ! --rt-segsleft 0:1")
+	}
+	if fam == IPv6 {
+		ttl = strings.ReplaceAll(ttl, "ttl", "hl")
+	}
+	return g.pick(
+		fmt.Sprintf(" -m iprange %s--src-range %s-%s", g.not(), lo, hi),
+		fmt.Sprintf(" -m iprange %s--dst-range %s-%s", g.not(), lo, hi),
+		" -m addrtype "+g.not()+"--src-type "+g.pick("UNICAST", "LOCAL,MULTICAST")+" "+g.not()+"--dst-type "+g.pick("UNICAST", "BROADCAST"),
+		" -m length "+g.not()+"--length 40:90",
+		ttl,
+		" -m tos "+g.not()+"--tos "+g.pick("0x10/0x10", "0x2", "8/0xf"),
+		" -m dscp "+g.not()+"--dscp-class "+g.pick("EF", "AF11", "CS0"),
+		" -m ecn "+g.not()+"--ecn-ip-ect "+g.pick("0", "1", "2"),
+		" -m mark "+g.not()+"--mark "+g.pick("0", "1/1", "2"),
+		" -m connmark "+g.not()+"--mark "+g.pick("0", "1/1", "2"),
+		" -m mac "+g.not()+"--mac-source "+g.pick("02:00:00:00:00:01", "02:00:00:00:00:02"),
+		" -m pkttype "+g.not()+"--pkt-type "+g.pick("unicast", "multicast", "broadcast"),
+		" -m physdev "+g.not()+"--physdev-in "+g.pick("inside", "eth1", "br0"),
+		" -m statistic --mode nth "+g.not()+"--every 2 --packet "+g.pick("0", "1")+" -m conntrack --ctstate "+g.states(),
+	)
 }
 
 // flow is what the packets of one connection and direction have in common.
@@ -245,6 +285,12 @@ func (g generator) packet(f flow) (*packet.Packet, *Context) {
 	var b []byte
 	opts := []packettest.Option{packettest.TTL(uint8(1 + g.IntN(255))), packettest.TOS(uint8(g.IntN(256))), packettest.PayloadLen(g.IntN(100))}
 	src, dst := f.src.Addr(), f.dst.Addr()
+	if src.Is6() && g.IntN(6) == 0 {
+		if g.IntN(2) == 0 {
+			opts = append(opts, packettest.HopByHop(nil))
+		}
+		opts = append(opts, packettest.Routing(byte(g.IntN(2)), []byte{0, 0, 0, byte(g.IntN(2)), 0}[g.IntN(2):]))
+	}
 	switch {
 	case g.IntN(15) == 0 && (f.ctx.State == Invalid || f.ctx.State == Untracked):
 		proto := f.proto
@@ -259,7 +305,7 @@ func (g generator) packet(f flow) (*packet.Packet, *Context) {
 		if g.IntN(3) == 0 {
 			opts = append(opts, packettest.TCPOptions(packettest.Timestamps(1, 2), []byte{byte(g.IntN(5)), byte(g.IntN(5))}))
 		}
-		b = packettest.NewTCP(f.src, f.dst, uint8(g.IntN(64)), opts...)
+		b = packettest.NewTCP(f.src, f.dst, uint8(g.IntN(256)), opts...)
 	case f.proto == 17:
 		b = packettest.NewUDP(f.src, f.dst, opts...)
 	case f.proto == 136:
@@ -282,7 +328,7 @@ func (g generator) packet(f flow) (*packet.Packet, *Context) {
 	p := &packet.Packet{Frame: b, In: f.in}
 	packet.Parse(p)
 	c := f.ctx
-	c.Status, c.Expires = uint32(g.IntN(16)), uint32(g.IntN(120))
+	c.Status, c.Expires, c.Mark, c.ConnMark = uint32(g.IntN(16)), uint32(g.IntN(120)), uint32(g.IntN(4)), uint32(g.IntN(4))
 	return p, &c
 }
 

@@ -31,10 +31,11 @@ type ruleParser struct {
 
 // loaded is a module in use by the rule.
 type loaded struct {
-	mod  *module
-	m    Match
-	col  int
-	seen uint64 // options given, by option.id
+	mod    *module
+	m      Match
+	col    int
+	target bool
+	seen   uint64 // options given, by option.id
 }
 
 // module describes an extension: what stands after -m.
@@ -337,9 +338,15 @@ func (rp *ruleParser) finish() {
 				rp.fail(l.col, "-m "+l.mod.name, strings.Join(names, " or ")+" with -m "+l.mod.name, "")
 			}
 		}
-		rp.restrict(l.mod.family, l.col, "-m "+l.mod.name)
+		if !l.target {
+			rp.restrict(l.mod.family, l.col, "-m "+l.mod.name)
+		}
 		if l.mod.finish != nil && !rp.failed {
 			l.mod.finish(rp, l)
+		}
+		if l.target {
+			rp.finishTarget(l.m)
+			continue
 		}
 		r.Matches = append(r.Matches, l.m)
 	}
@@ -364,6 +371,16 @@ func (rp *ruleParser) restrict(f Family, col int, what string) {
 		return
 	}
 	rp.rule.Family &= f
+}
+
+// finishTarget puts a target with options into the rule.
+func (rp *ruleParser) finishTarget(m Match) {
+	switch t := m.(type) {
+	case *rejectTarget:
+		rp.rule.Target.Verb, rp.rule.Target.Reject = VerbReject, t.with
+	case *LogTarget:
+		rp.rule.Target.Verb, rp.rule.Target.Log = VerbLog, t
+	}
 }
 
 // expand returns the rule once for every pair of its source and destination addresses, sources outermost.
@@ -638,8 +655,25 @@ func (rp *ruleParser) setMatch(a token) {
 	for k := range modules {
 		names[k] = modules[k].name
 	}
-	rp.fail(a.col, a.text, "a match module", rp.didYouMean(name, names))
+	hint, ok := otherMatches[name]
+	if !ok {
+		hint = rp.didYouMean(name, names)
+	}
+	rp.fail(a.col, a.text, "a match module that can work on a transparent wire", hint)
 	rp.skipOptions()
+}
+
+// otherMatches are modules of iptables that are refused, with the reason.
+var otherMatches = map[string]string{
+	"recent": "not supported", "hashlimit": "not supported", "connlimit": "not supported", "connbytes": "not supported", "set": "not supported",
+	"string": "not supported", "u32": "not supported", "time": "not supported", "tcpmss": "not supported", "helper": "not supported",
+	"ah": "not supported", "esp": "not supported", "frag": "not supported: datagrams are judged whole", "ipv6header": "not supported",
+	"quota": "not supported", "bpf": "not supported", "ipcomp": "not supported", "mh": "not supported", "dst": "not supported", "hbh": "not supported",
+	"eui64": "not supported", "ipvs": "not supported", "nfacct": "not supported", "rateest": "not supported", "connlabel": "not supported",
+	"cluster": "not supported", "osf": "not supported", "l2tp": "not supported",
+	"owner": "no packet of the wire has a local process", "socket": "there are no local sockets here", "cgroup": "no packet of the wire has a local process",
+	"rpfilter": "a transparent wire has no routes", "realm": "a transparent wire has no routes", "policy": "a transparent wire does no IPsec",
+	"cpu": "which worker judges a packet must not matter", "devgroup": "the ports have no group",
 }
 
 // maxMatches bounds the modules of one rule; iptables has no bound of its own but the size of an entry.
@@ -682,6 +716,15 @@ func (rp *ruleParser) setTarget(a token, v Verb) {
 			rp.fail(a.col, a.text, "a user chain or a target", "base chains cannot be jumped to")
 			return
 		}
+		if rp.p.chains[a.text] == nil && v == VerbJump {
+			for k := range targets {
+				if targets[k].name == a.text {
+					rp.rule.Target = Target{Pos: t.Pos}
+					rp.loaded = append(rp.loaded, loaded{mod: &targets[k], m: targets[k].make(), col: a.col, target: true})
+					return
+				}
+			}
+		}
 		if reason, ok := otherTargets[a.text]; ok && rp.p.chains[a.text] == nil {
 			rp.fail(a.col, a.text, "a target that can work on a transparent wire", reason)
 			rp.rule.Target = Target{}
@@ -698,8 +741,7 @@ var otherTargets = map[string]string{
 	"DNAT": "a transparent wire does not translate addresses", "SNAT": "a transparent wire does not translate addresses",
 	"MASQUERADE": "a transparent wire does not translate addresses", "REDIRECT": "a transparent wire does not translate addresses",
 	"NETMAP": "a transparent wire does not translate addresses", "CLASSIFY": "there are no traffic classes here",
-	"TPROXY": "there are no local sockets here", "REJECT": "not supported yet; DROP is", "LOG": "not supported yet",
-	"NFLOG": "not supported yet", "MARK": "not supported yet", "CONNMARK": "not supported yet", "CT": "not supported yet", "NOTRACK": "not supported yet",
+	"TPROXY": "there are no local sockets here", "MARK": "not supported yet", "CONNMARK": "not supported yet", "CT": "not supported yet", "NOTRACK": "not supported yet",
 	"TCPMSS": "not supported yet", "SET": "not supported yet", "ULOG": "removed from Linux; use NFLOG", "TEE": "not supported",
 	"CHECKSUM": "not supported", "DSCP": "not supported", "TOS": "not supported", "TTL": "the wire never changes the TTL", "HL": "the wire never changes the hop limit",
 	"TRACE": "not supported", "AUDIT": "not supported", "SECMARK": "not supported", "CONNSECMARK": "not supported",

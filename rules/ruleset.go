@@ -9,6 +9,11 @@ import (
 // Options are what a rule set is compiled for.
 type Options struct {
 	InsideName, OutsideName string // the interfaces' names, which -i and -o may use beside inside and outside; may be empty
+
+	// What the caller can do. Without, a rule that asks for it is an error (Clock), or does less, with a warning.
+	Clock   bool // it sets Context.Now: -m limit
+	Rejects bool // it answers packets for which Reject is not RejectNone: -j REJECT
+	Logs    bool // it passes on what Matcher.Logged tells: -j LOG, -j NFLOG
 }
 
 // Ruleset is a compiled rule set. It is immutable; any number of Matchers use it at the same time.
@@ -60,6 +65,9 @@ const (
 	NeedDir Needs = 1 << iota
 	NeedStatus
 	NeedExpires
+	NeedMark
+	NeedConnMark
+	NeedNow
 )
 
 // Context is what the packet's connection adds to the packet. Match reads it and keeps nothing of it.
@@ -68,6 +76,10 @@ type Context struct {
 	Dir     Dir    // NeedDir; Original when the packet has no connection
 	Status  uint32 // NeedStatus; Status… bits
 	Expires uint32 // NeedExpires; seconds until the connection would expire
+
+	Mark     uint32 // NeedMark; of the packet
+	ConnMark uint32 // NeedConnMark; of the connection
+	Now      int64  // NeedNow; nanoseconds since some origin, the same for all matchers of a rule set; may wrap
 }
 
 // Verdict is what becomes of a packet.
@@ -126,6 +138,14 @@ func (rs *Ruleset) RuleName(id RuleID) string {
 	return "?"
 }
 
+// Reject returns how a packet that the rule decided is to be answered.
+func (rs *Ruleset) Reject(id RuleID) RejectWith {
+	if int(id) < len(rs.rules) {
+		return rs.rules[id].Rule.Target.Reject
+	}
+	return RejectNone
+}
+
 // PolicyID returns the RuleID of FORWARD's policy for an IP version.
 func (rs *Ruleset) PolicyID(f Family) RuleID {
 	if f == IPv6 {
@@ -139,19 +159,21 @@ func (rs *Ruleset) PolicyID(f Family) RuleID {
 // Each chain is a few trees over the same chain's rules, see tree.go; each tree leads a header to a short run of
 // places, in order of rank, whose entries are compared one by one. The rank of a rule is its index in rules.
 type program struct {
-	chains []chain
-	rules  []rule
-	trees  []slot // the roots
-	slots  []slot
-	places []uint32 // runs of entry numbers: the leaves
-	narrow []narrow // entries of IPv4
-	wide   []wide   // entries of IPv6
-	preds  []pred   // conditions that entries do not hold
-	addrs  []prefix
-	ports  []PortRange
-	policy Verdict
-	v6     bool
-	depth  int // the longest chain of nested calls
+	chains   []chain
+	rules    []rule
+	trees    []slot // the roots
+	slots    []slot
+	places   []uint32 // runs of entry numbers: the leaves
+	narrow   []narrow // entries of IPv4
+	wide     []wide   // entries of IPv6
+	preds    []pred   // conditions that entries do not hold
+	addrs    []prefix
+	ports    []PortRange
+	buckets  []*bucket  // shared by all matchers
+	counters []*counter // shared by all matchers
+	policy   Verdict
+	v6       bool
+	depth    int // the longest chain of nested calls
 }
 
 // chain is the trees of a chain.

@@ -44,6 +44,18 @@ func (r *Rule) AppendSave(b []byte, chain string) []byte {
 	case VerbGoto:
 		b = append(b, " -g "...)
 		b = appendQuotedName(b, r.Target.Chain)
+	case VerbReject:
+		f := r.Family
+		if f == Both {
+			f = IPv4
+		}
+		b = append(append(b, " -j REJECT --reject-with "...), r.Target.Reject.name(f)...)
+		if r.Family == Both && r.Target.Reject == RejectPortUnreachable {
+			b = b[:len(b)-len(" --reject-with icmp-port-unreachable")] // the default, which has a name for each version
+		}
+	case VerbLog:
+		b = append(append(b, " -j "...), r.Target.Log.Name()...)
+		b = r.Target.Log.AppendSave(b)
 	}
 	return b
 }

@@ -13,6 +13,8 @@ const (
 	tcpPSH = 1 << 3
 	tcpACK = 1 << 4
 	tcpURG = 1 << 5
+	tcpECE = 1 << 6
+	tcpCWR = 1 << 7
 )
 
 // tcpFlagNames are the names of --tcp-flags in the order in which iptables-save prints them.

@@ -1,0 +1,138 @@
+package rules
+
+import (
+	"strings"
+
+	"corewire/internal/packet"
+)
+
+// AddrTypes are types of addresses, as bits.
+type AddrTypes uint8
+
+// A transparent wire has no addresses and no routes of its own. What the kernel knows of an address without them is
+// left: BROADCAST is 255.255.255.255 and 0.0.0.0/8, MULTICAST 224.0.0.0/4 and ff00::/8, LOCAL the loopback addresses,
+// UNICAST the rest (net/ipv4/fib_frontend.c, __inet_dev_addr_type).
+const (
+	TypeUnspec AddrTypes = 1 << iota
+	TypeUnicast
+	TypeLocal
+	TypeBroadcast
+	TypeAnycast
+	TypeMulticast
+)
+
+var addrTypeNames = []struct {
+	name string
+	bit  AddrTypes
+}{{"UNSPEC", TypeUnspec}, {"UNICAST", TypeUnicast}, {"LOCAL", TypeLocal}, {"BROADCAST", TypeBroadcast}, {"ANYCAST", TypeAnycast}, {"MULTICAST", TypeMulticast}}
+
+// AddrTypeMatch is -m addrtype.
+type AddrTypeMatch struct {
+	Src, Dst           AddrTypes
+	SrcNot, DstNot     bool
+	LimitIn, LimitOut  bool // --limit-iface-in, -out: without addresses they change nothing
+	srcAsked, dstAsked bool
+}
+
+var addrtypeModule = module{name: "addrtype", family: Both, make: func() Match { return &AddrTypeMatch{} }, options: []option{
+	{"src-type", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+		x := m.(*AddrTypeMatch)
+		x.Src, x.SrcNot, x.srcAsked = rp.addrTypes(a[0]), not, true
+	}},
+	{"dst-type", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+		x := m.(*AddrTypeMatch)
+		x.Dst, x.DstNot, x.dstAsked = rp.addrTypes(a[0]), not, true
+	}},
+	{"limit-iface-in", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*AddrTypeMatch).LimitIn = true }},
+	{"limit-iface-out", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*AddrTypeMatch).LimitOut = true }},
+}, finish: func(rp *ruleParser, l *loaded) {
+	if l.seen&(1<<1|1<<2) == 0 {
+		rp.fail(l.col, "-m addrtype", "--src-type or --dst-type after -m addrtype", "")
+	}
+}}
+
+// Name returns "addrtype".
+func (m *AddrTypeMatch) Name() string { return "addrtype" }
+
+// AppendSave implements Match.
+func (m *AddrTypeMatch) AppendSave(b []byte) []byte {
+	if m.srcAsked {
+		b = m.Src.append(append(appendNot(b, m.SrcNot), " --src-type "...))
+	}
+	if m.dstAsked {
+		b = m.Dst.append(append(appendNot(b, m.DstNot), " --dst-type "...))
+	}
+	if m.LimitIn {
+		b = append(b, " --limit-iface-in"...)
+	}
+	if m.LimitOut {
+		b = append(b, " --limit-iface-out"...)
+	}
+	return b
+}
+
+func (t AddrTypes) append(b []byte) []byte {
+	sep := false
+	for _, n := range addrTypeNames {
+		if t&n.bit != 0 {
+			if sep {
+				b = append(b, ',')
+			}
+			sep = true
+			b = append(b, n.name...)
+		}
+	}
+	return b
+}
+
+func (rp *ruleParser) addrTypes(a token) (t AddrTypes) {
+	col := a.col
+	for _, w := range strings.Split(a.text, ",") {
+		found := false
+		var names []string
+		for _, n := range addrTypeNames {
+			names = append(names, n.name)
+			if strings.EqualFold(n.name, w) {
+				t |= n.bit
+				found = true
+			}
+		}
+		if !found {
+			hint := rp.didYouMean(strings.ToUpper(w), names)
+			switch strings.ToUpper(w) {
+			case "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW", "NAT", "XRESOLVE":
+				hint = "a transparent wire has no routes"
+			}
+			rp.fail(col, w, "types of addresses: UNSPEC, UNICAST, LOCAL, BROADCAST, ANYCAST or MULTICAST", hint)
+			return t
+		}
+		col += len(w) + 1
+	}
+	return t
+}
+
+// typeOf returns the type of an address. IPv6 addresses may be of more than one (net/netfilter/xt_addrtype.c,
+// match_type6).
+func typeOf(a packet.Addr, family uint8) AddrTypes {
+	if family == 6 {
+		switch {
+		case a.Hi|a.Lo == 0:
+			return TypeUnspec
+		case a.Hi>>56 == 0xff:
+			return TypeMulticast
+		case a.Hi == 0 && a.Lo == 1:
+			return TypeUnicast | TypeLocal
+		}
+		return TypeUnicast
+	}
+	v := uint32(a.Lo)
+	switch {
+	case v>>24 == 0 || v == 1<<32-1:
+		return TypeBroadcast
+	case v>>28 == 0xe:
+		return TypeMulticast
+	case v>>24 == 127:
+		return TypeLocal
+	}
+	return TypeUnicast
+}
