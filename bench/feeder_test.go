@@ -16,7 +16,8 @@ const frameSize = 60
 // feeder is a ring.Wire without a network and almost without cost: Receive copies the next prepared frames into chunks,
 // as a NIC's DMA would, and sent frames go straight back. Its own time is measured by BenchmarkFeeder.
 type feeder struct {
-	frames []byte // frameSize each, in the order of arrival
+	frames []byte // size bytes each, in the order of arrival
+	size   int
 	next   int
 	port   packet.Port // where they arrive
 	chunks []byte
@@ -25,17 +26,17 @@ type feeder struct {
 
 const feederChunks = 256
 
-func newFeeder() *feeder { return &feeder{chunks: make([]byte, feederChunks*2048)} }
+func newFeeder() *feeder { return &feeder{size: frameSize, chunks: make([]byte, feederChunks*2048)} }
 
 func (f *feeder) Receive(port packet.Port, out []packet.Frame) int {
 	if port != f.port {
 		return 0
 	}
-	n := min(len(out), len(f.frames)/frameSize-f.next)
+	n := min(len(out), len(f.frames)/f.size-f.next)
 	for i := range n {
 		at := (f.next + i) % feederChunks * 2048
-		c := f.chunks[at : at+frameSize : at+2048]
-		copy(c, f.frames[(f.next+i)*frameSize:(f.next+i+1)*frameSize])
+		c := f.chunks[at : at+f.size : at+2048]
+		copy(c, f.frames[(f.next+i)*f.size:(f.next+i+1)*f.size])
 		out[i] = packet.Frame{Data: c, Addr: uint64(at)}
 	}
 	f.next += n
@@ -64,40 +65,57 @@ func flow(i int, family int) (client, server netip.AddrPort) {
 
 // traffic is prepared frames of a number of flows: what opens them, and packets of established ones in random order.
 type traffic struct {
+	size   int       // of every frame
 	open   [3][]byte // in the order in which they must arrive: from inside, outside, inside
 	steady []byte    // from inside, in random order
 }
 
-func udpTraffic(flows, family int) traffic {
-	var t traffic
+// udpTraffic makes frames of size bytes, or the least that its headers need if that is more.
+func udpTraffic(flows, family, size int) traffic {
+	t := traffic{size: max(size, headers(family)+8)}
+	payload := packettest.PayloadLen(t.size - headers(family) - 8)
 	for i := range flows {
 		c, s := flow(i, family)
-		t.open[0] = append(t.open[0], short(packettest.NewUDP(c, s))...)
-		t.open[1] = append(t.open[1], short(packettest.NewUDP(s, c))...)
+		t.open[0] = append(t.open[0], t.sized(packettest.NewUDP(c, s, payload))...)
+		t.open[1] = append(t.open[1], t.sized(packettest.NewUDP(s, c, payload))...)
 	}
-	t.steady = shuffled(t.open[0])
+	t.steady = t.shuffled(t.open[0])
 	return t
 }
 
-func tcpTraffic(flows, family int) traffic {
+// tcpTraffic does the same for TCP. The segments of the handshake are padded, as short frames are on Ethernet.
+func tcpTraffic(flows, family, size int) traffic {
 	const syn, ack = 0x02, 0x10
-	var t traffic
-	var steady []byte
+	t := traffic{size: max(size, headers(family)+20)}
+	payload := packettest.PayloadLen(t.size - headers(family) - 20)
+	if t.size <= frameSize {
+		payload = packettest.PayloadLen(0)
+	}
+	var steady, other []byte
 	for i := range flows {
 		c, s := flow(i, family)
-		t.open[0] = append(t.open[0], short(packettest.NewTCP(c, s, syn, packettest.Seq(1000), packettest.Window(64000)))...)
-		t.open[1] = append(t.open[1], short(packettest.NewTCP(s, c, syn|ack, packettest.Seq(5000), packettest.Ack(1001), packettest.Window(64000)))...)
-		t.open[2] = append(t.open[2], short(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(64000)))...)
-		steady = append(steady, short(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(63000)))...)
+		t.open[0] = append(t.open[0], t.sized(packettest.NewTCP(c, s, syn, packettest.Seq(1000), packettest.Window(64000)))...)
+		t.open[1] = append(t.open[1], t.sized(packettest.NewTCP(s, c, syn|ack, packettest.Seq(5000), packettest.Ack(1001), packettest.Window(64000)))...)
+		t.open[2] = append(t.open[2], t.sized(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(64000)))...)
+		steady = append(steady, t.sized(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(63000), payload))...)
+		other = append(other, t.sized(packettest.NewTCP(c, s, ack, packettest.Seq(1001), packettest.Ack(5001), packettest.Window(64000), payload))...)
 	}
 	// Every other time another window: the same segment again and again would be counted as retransmissions.
-	t.steady = append(shuffled(steady), shuffled(t.open[2])...)
+	t.steady = append(t.shuffled(steady), t.shuffled(other)...)
 	return t
 }
 
-// short pads or cuts a frame to frameSize. An IPv6 TCP frame is longer than the minimum; its cut would be malformed.
-func short(b []byte) []byte {
-	out := make([]byte, frameSize)
+// headers is the length of the headers below the transport's.
+func headers(family int) int {
+	if family == 6 {
+		return 14 + 40
+	}
+	return 14 + 20
+}
+
+// sized pads a frame to the size of all.
+func (t *traffic) sized(b []byte) []byte {
+	out := make([]byte, t.size)
 	if copy(out, b) < len(b) {
 		panic("frame does not fit")
 	}
@@ -105,11 +123,11 @@ func short(b []byte) []byte {
 }
 
 // shuffled returns the frames in a random order that is the same in every run.
-func shuffled(frames []byte) []byte {
-	n := len(frames) / frameSize
+func (t *traffic) shuffled(frames []byte) []byte {
+	n := len(frames) / t.size
 	out := make([]byte, 0, len(frames))
 	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) {
-		out = append(out, frames[i*frameSize:(i+1)*frameSize]...)
+		out = append(out, frames[i*t.size:(i+1)*t.size]...)
 	}
 	return out
 }
