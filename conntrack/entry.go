@@ -26,6 +26,8 @@ const (
 	entryAcct  uint8 = 1 << 2 // began while nf_conntrack_acct was on: the side array counts
 	entryStamp uint8 = 1 << 3 // began while nf_conntrack_timestamp was on
 	entryLabel uint8 = 1 << 4 // has an element of the labels' side array
+	// entryPolicy: a rule gave it a timeout policy, whose number is in a side array.
+	entryPolicy uint8 = 1 << 5
 )
 
 // dir returns the direction of a packet that belongs to e.

@@ -37,6 +37,7 @@ type Settings struct {
 	sipDirectSignalling uint32    // expect calls from the registrar only
 	sipDirectMedia      uint32    // expect media between the ends of the signalling only
 	helpers             assignments
+	policies            *[]timeoutPolicy // nil for none; never written
 }
 
 // TCP states, with the values of enum tcp_conntrack (uapi/linux/netfilter/nf_conntrack_tcp.h), and behind them the

@@ -62,6 +62,9 @@ type Table struct {
 
 	labels arena[Labels] // side array; reserved when a label is first set
 
+	policies policies
+	template *Template // of the packets being tracked; nil: none
+
 	events     EventSink // nil: nobody listens
 	event      [1]Event  // room for the one that is being pushed
 	eventsLost uint64
@@ -144,7 +147,7 @@ func New(c Config) (*Table, error) {
 func (t *Table) Close() error {
 	t.cap.release(t.credit + int64(t.live))
 	t.credit, t.live = 0, 0
-	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close(), t.labels.close()}
+	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close(), t.labels.close(), t.policies.of.close()}
 	if t.slots != nil {
 		errs = append(errs, t.slots.close())
 	}
@@ -164,6 +167,7 @@ func (t *Table) SetSettings(s *Settings) error {
 		t.set = old
 		return fmt.Errorf("change settings: %w", err)
 	}
+	t.follow()
 	if s.expectMax != old.expectMax {
 		t.expect.SetMax(int(s.expectMax))
 	}

@@ -15,7 +15,7 @@ const udpStreamAfter = 2000
 // by Confirm, not here: a packet that the rules drop evicts nothing.
 func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 	t.pending = 0
-	if p.Problem != packet.ProblemNone || p.Flags&(packet.Fragment|packet.ICMPError|packet.NoTrack) != 0 {
+	if p.Problem != packet.ProblemNone || p.Flags&(packet.Fragment|packet.ICMPError|packet.NoTrack|packet.Untracked) != 0 {
 		return t.trackOdd(p, now)
 	}
 	if t.set.checksum != 0 && !p.VerifyChecksum() {
@@ -35,6 +35,7 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 	}
 	c.Ref, c.State, c.Dir = Ref(ref), StateEstablished, e.dir(p)
 	status, state := uint32(e.status), e.state
+	set := t.setOf(e, ref)
 	if c.Dir == Original && status&StatusSeenReply == 0 {
 		c.State = StateNew
 		if status&StatusExpected != 0 {
@@ -43,21 +44,21 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 	}
 	switch p.Proto {
 	case packet.ProtoUDP:
-		timeout := t.set.udp
+		timeout := set.udp
 		if status&StatusSeenReply != 0 && (status&StatusAssured != 0 || int32(now-e.stream) > 0) {
 			// An assured entry is a stream for good; only the others need the time, whose comparison would fail after
 			// half a round of the tick.
-			timeout = t.set.udpStream
+			timeout = set.udpStream
 			status |= StatusAssured
 		}
 		t.refresh(e, ref, status, timeout, now)
 	case packet.ProtoTCP:
 		s := t.cold.items[ref].tcp()
-		if timeout := s.plain(e.state, c.Dir, status, p, t.set); timeout != 0 {
+		if timeout := s.plain(e.state, c.Dir, status, p, set); timeout != 0 {
 			t.refresh(e, ref, status, timeout, now)
 			break
 		}
-		o := tcpPacket(s, e.state, c.Dir, status, p, now, t.set)
+		o := tcpPacket(s, e.state, c.Dir, status, p, now, set)
 		if o.act != actAccept {
 			return t.refuse(p, ref, c, o, now)
 		}
@@ -70,7 +71,7 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 			t.stats.PassedBy[o.why]++
 		}
 	default:
-		o := t.packetOther(e, ref, c.Dir, status, p, now)
+		o := t.packetOther(e, ref, c.Dir, status, p, now, set)
 		if o.act != actAccept {
 			return t.refuse(p, ref, c, o, now)
 		}
@@ -127,6 +128,9 @@ func (t *Table) account(ref uint32, d Dir, p *packet.Packet) {
 func (t *Table) trackOdd(p *packet.Packet, now Tick) Conn {
 	icmp := p.Proto == packet.ProtoICMP && p.Family == 4 || p.Proto == packet.ProtoICMPv6 && p.Family == 6
 	switch {
+	case p.Flags&packet.Untracked != 0: // nf_conntrack_in leaves these alone, whatever they are
+		t.stats.Untracked++
+		return Conn{State: StateUntracked}
 	case p.Problem != packet.ProblemNone:
 		// ICMP types that have no meaning at all are errors, those of which no connection can be made are not
 		// (NR_ICMP_TYPES).
@@ -229,7 +233,13 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 	state := StateNew
 	if t.expect.count.Load() != 0 && t.claim(e, ref, p, now) {
 		state = StateRelated
-	} else if t.set.helpers.n != 0 {
+	}
+	set := t.set
+	if t.template != nil {
+		t.give(e, ref)
+		set = t.setOf(e, ref)
+	}
+	if t.set.helpers.n != 0 && uint32(e.status)&(StatusExpected|StatusHelper) == 0 {
 		if h := t.set.helpers.find(p.DstPort, p.Proto, p.Family); h != HelperNone {
 			t.assign(e, ref, h)
 		}
@@ -239,12 +249,12 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 	case packet.ProtoTCP:
 		s := &t.cold.items[ref]
 		*s = cold{}
-		o = tcpNew(s.tcp(), p, now, t.set)
+		o = tcpNew(s.tcp(), p, now, set)
 	case packet.ProtoUDP:
 		e.stream = now + udpStreamAfter
-		o.timeout = t.set.udp
+		o.timeout = set.udp
 	default:
-		o = t.newOther(ref, p, now)
+		o = t.newOther(ref, p, now, set)
 	}
 	if o.act == actInvalid {
 		return t.invalid(o.why)
@@ -266,38 +276,38 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 }
 
 // packetOther is the tracker of every protocol but TCP and UDP, for a later packet.
-func (t *Table) packetOther(e *entry, ref uint32, dir Dir, status uint32, p *packet.Packet, now Tick) outcome {
+func (t *Table) packetOther(e *entry, ref uint32, dir Dir, status uint32, p *packet.Packet, now Tick, set *Settings) outcome {
 	o := outcome{state: e.state}
 	switch p.Proto {
 	case packet.ProtoSCTP:
-		return sctpPacket(t.cold.items[ref].sctp(), e.state, dir, status, p, now, t.set)
+		return sctpPacket(t.cold.items[ref].sctp(), e.state, dir, status, p, now, set)
 	case packet.ProtoGRE:
-		return grePacket(t.cold.items[ref].gre(), e.state, dir, status, p, now, t.set)
+		return grePacket(t.cold.items[ref].gre(), e.state, dir, status, p, now, set)
 	case packet.ProtoUDPLite:
 		// nf_conntrack_udplite_packet: a stream with the first reply's successor, whatever its age
-		o.timeout = t.set.udp
+		o.timeout = set.udp
 		if status&StatusSeenReply != 0 {
-			o.timeout, o.status = t.set.udpStream, StatusAssured
+			o.timeout, o.status = set.udpStream, StatusAssured
 		}
 	default:
-		o.timeout = t.set.plain(p.Proto)
+		o.timeout = set.plain(p.Proto)
 	}
 	return o
 }
 
 // newOther is the tracker of every protocol but TCP and UDP, for the first packet of a connection.
-func (t *Table) newOther(ref uint32, p *packet.Packet, now Tick) outcome {
+func (t *Table) newOther(ref uint32, p *packet.Packet, now Tick, set *Settings) outcome {
 	switch p.Proto {
 	case packet.ProtoSCTP:
 		t.cold.items[ref] = cold{}
-		return sctpNew(t.cold.items[ref].sctp(), p, now, t.set)
+		return sctpNew(t.cold.items[ref].sctp(), p, now, set)
 	case packet.ProtoGRE:
 		t.cold.items[ref] = cold{}
-		return greNew(t.cold.items[ref].gre(), p, now, t.set)
+		return greNew(t.cold.items[ref].gre(), p, now, set)
 	case packet.ProtoUDPLite:
-		return outcome{timeout: t.set.udp}
+		return outcome{timeout: set.udp}
 	}
-	return outcome{timeout: t.set.plain(p.Proto)}
+	return outcome{timeout: set.plain(p.Proto)}
 }
 
 // plain returns the timeout of a protocol that has only one: ICMP, ICMPv6 and those without a tracker.

@@ -51,6 +51,8 @@ const (
 	NoTrack
 	// PortsValid: SrcPort and DstPort were read from a complete transport header.
 	PortsValid
+	// Untracked: the raw table asked for no tracking. Set by the worker after Parse.
+	Untracked
 )
 
 // Packet is the parse of one frame, made once by Parse and reused for the next frame.
