@@ -35,8 +35,9 @@ type Config struct {
 
 	NonIP map[string]bool // by class (arp, lldp, stp, lacp, eapol, other): true = pass
 
-	Max     int // entries of connection tracking; 0 = from memory
-	Buckets int // least buckets of connection tracking; 0 = it begins small
+	Max     int    // entries of connection tracking; 0 = from memory
+	Zones   string // none or vlan
+	Buckets int    // least buckets of connection tracking; 0 = it begins small
 
 	ControlSocket string // path; "" = none
 	MetricsAddr   string // address:port; "" = none

@@ -90,8 +90,10 @@ var table = sync.OnceValue(func() []Setting {
 	rows = append(rows,
 		number("nf_conntrack_max", "Connection tracking", "0", 0, maxEntries, "entries", Live, "most connections tracked at once, over all workers; 0 = as many as nf_conntrack_buckets, or where that is 0 too, from memory by Linux's formula",
 			func(c *Config) *int { return &c.Max }),
-		number("nf_conntrack_buckets", "Connection tracking", "0", 0, maxBuckets, "buckets", Restart, "buckets, of 12 entries each, that the hash table keeps at least, over all workers; 0 = it begins small and grows with its entries",
+		number("nf_conntrack_buckets", "Connection tracking", "0", 0, maxBuckets, "buckets", Live, "buckets, of 12 entries each, that the hash table keeps at least, over all workers; 0 = it begins small and grows with its entries",
 			func(c *Config) *int { return &c.Buckets }),
+		choice("zones", "Connection tracking", "none", Restart, "what tells connections with the same addresses and ports apart: none nothing, vlan the id of the outermost VLAN tag, which listings show as zone",
+			func(c *Config) *string { return &c.Zones }, "none", "vlan"),
 	)
 	rows = append(rows, trackingRows()...)
 	rows = append(rows,

@@ -47,6 +47,7 @@ type link interface {
 	Beat(worker int, ns int64)
 	XDP() (map[string]map[string]uint64, error) // frames by port and by what the XDP program did with them
 	Close() error                               // detaches and restores the interfaces' settings
+	Abandon() error                             // leaves the interfaces to the fail mode, at once
 }
 
 // RefusedError says that a change was refused and nothing was changed.
@@ -85,7 +86,7 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 	f := &Firewall{link: l, options: o, started: time.Now(), memory: memory}
 	f.config.Store(c)
 	most := c.Limit(memory)
-	setup := dataplane.Config{Wires: wires, Ruleset: rs, Max: most, Buckets: c.Buckets, Settings: c.Tracking(), Burst: c.Burst, Spin: c.Spin, Notify: o.Notify, Policy: Policies(c)}
+	setup := dataplane.Config{Wires: wires, Ruleset: rs, Max: most, Buckets: c.Buckets, Settings: c.Tracking(), Burst: c.Burst, Spin: c.Spin, Notify: o.Notify, Policy: Policies(c), Zones: Zones(c)}
 	if setup.CPUs, err = c.Pin(len(wires)); err != nil {
 		return nil, err
 	}
@@ -108,6 +109,14 @@ func Policies(c *config.Config) (p [packet.Classes]dataplane.Policy) {
 	return p
 }
 
+// Zones returns what the settings say about connections' zones.
+func Zones(c *config.Config) dataplane.Zones {
+	if c.Zones == "vlan" {
+		return dataplane.ZoneVLAN
+	}
+	return dataplane.ZoneNone
+}
+
 // Run forwards frames until ctx ends (nil), a port has gone, or a worker panicked.
 func (f *Firewall) Run(ctx context.Context) error {
 	err := f.engine.Run(ctx)
@@ -125,7 +134,8 @@ func (f *Firewall) Close() error {
 		return err
 	}
 	if f.crashed.Load() {
-		return errors.Join(err, fmt.Errorf("the XDP program stays attached and fails %s (corewire release removes it, corewire run takes over)", f.Config().FailMode))
+		return errors.Join(err, f.link.Abandon(),
+			fmt.Errorf("the XDP program stays attached and fails %s (corewire release removes it, corewire run takes over)", f.Config().FailMode))
 	}
 	return errors.Join(err, f.link.Close())
 }
@@ -280,6 +290,11 @@ func (f *Firewall) apply(ctx context.Context, from, to *config.Config, rs *rules
 			return errors.Join(err, f.back(from))
 		}
 	}
+	if from.Buckets != to.Buckets {
+		if err := f.engine.SetBuckets(ctx, to.Buckets); err != nil {
+			return errors.Join(err, f.back(from))
+		}
+	}
 	if rs != nil {
 		if err := f.engine.SetRuleset(ctx, rs); err != nil {
 			return errors.Join(err, f.back(from))
@@ -300,5 +315,5 @@ func (f *Firewall) apply(ctx context.Context, from, to *config.Config, rs *rules
 func (f *Firewall) back(c *config.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	return f.engine.SetSettings(ctx, c.Tracking())
+	return errors.Join(f.engine.SetSettings(ctx, c.Tracking()), f.engine.SetBuckets(ctx, c.Buckets))
 }

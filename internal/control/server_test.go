@@ -129,7 +129,7 @@ func TestConnections(t *testing.T) {
 	if c.Family != "ipv4" || c.Proto != "udp" || c.Original.Src != "10.0.0.7" || c.Original.DstPort != 53 || c.Reply.Dst != "10.0.0.7" || !c.Replied || c.Assured {
 		t.Errorf("%+v", c)
 	}
-	for _, f := range []Filter{{Proto: "tpc"}, {Src: "10.0.0"}, {Status: "X"}, {Mark: "y"}, {Format: "xml"}} {
+	for _, f := range []Filter{{Proto: "tpc"}, {Src: "10.0.0"}, {Status: "X"}, {Mark: "y"}, {Format: "yaml"}, {Zone: "x"}, {Labels: "no such label"}, {Show: []string{"all"}}} {
 		_, err := r.client.Connections(r.ctx, f, io.Discard)
 		if remote, ok := errors.AsType[*RemoteError](err); !ok || remote.Status != http.StatusBadRequest || !strings.Contains(err.Error(), "expected") {
 			t.Errorf("%+v: %v", f, err)
