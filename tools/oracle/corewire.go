@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"corewire/conntrack"
@@ -64,6 +65,25 @@ func (c *corewire) table() (lines []string, err error) {
 		return nil
 	})
 	return lines, err
+}
+
+// nearly is how close to a connection's end a pause must not come: the kernel's deadlines may be a second off (kernel.age).
+const nearly = 1500 * time.Millisecond
+
+// clear returns a pause, shortened so that no connection's time ends with it.
+func (c *corewire) clear(gap time.Duration) (time.Duration, error) {
+	var ends []time.Duration
+	err := c.engine.Connections(context.Background(), func(infos []conntrack.Info) error {
+		for i := range infos {
+			ends = append(ends, time.Duration(infos[i].Left)*time.Millisecond)
+		}
+		return nil
+	})
+	near := func(end time.Duration) bool { return (end - gap).Abs() < nearly }
+	for gap > 0 && slices.ContainsFunc(ends, near) {
+		gap -= time.Second
+	}
+	return gap, err
 }
 
 // held returns the number of fragments that wait.

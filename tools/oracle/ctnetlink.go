@@ -26,6 +26,9 @@ const (
 // flush removes all connections.
 func (k *kernel) flush() error {
 	return k.do(func() error {
+		if n, err := connections(); n == 0 {
+			return err
+		}
 		if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
 			return fmt.Errorf("flush the kernel's connections: %w", err)
 		}

@@ -21,7 +21,7 @@ import (
 var (
 	segments = flag.Int("oracle.segments", 100_000, "TCP segments per setting; of the other streams a quarter")
 	seed     = flag.Uint64("oracle.seed", 1, "of all generated streams")
-	pauses   = flag.Int("oracle.pauses", 12, "most pauses that pass in one capture")
+	pauses   = flag.Int("oracle.pauses", 4, "most pauses that pass in one capture")
 	wait     = flag.Duration("oracle.wait", 0, "most time to wait in one capture for what cannot be made older")
 )
 
@@ -289,7 +289,7 @@ func TestPause(t *testing.T) {
 	need(t)
 	frame := slices.Collect(tcpStream(*seed, 1))[0]
 	var shots []shot
-	for _, gap := range []time.Duration{0, 100 * time.Second, 119 * time.Second, 121 * time.Second, 20 * 24 * time.Hour} {
+	for _, gap := range []time.Duration{0, 100 * time.Second, 117 * time.Second, 123 * time.Second, 20 * 24 * time.Hour} {
 		s := frame
 		s.gap = gap
 		shots = append(shots, s)

@@ -10,7 +10,8 @@ import (
 // pacer is the time of a comparison, which both sides share: the machine's own, and on top of it the seconds by which
 // connections were made older without waiting.
 //
-// A pause in a stream below a second is left out: no timeout is shorter. Of a longer one the whole seconds pass: corewire's
+// A pause in a stream below a second is left out: no timeout is shorter. Of a longer one the whole seconds pass, but for a few
+// if a connection's time would end within a second of the pause: which side then sees it alive is chance. Corewire's
 // clock is put forward, and in the kernel every connection's timeout is shortened (kernel.age). Two things in the kernel
 // cannot be made older and have to be waited for: an UDP connection that becomes a stream once it is two seconds old,
 // and fragments. While there are any of these the pause is waited for, as long as the stream's allowance for waiting
@@ -68,6 +69,9 @@ func (p *pacer) pass(gap time.Duration, c *comparison) (conntrack.Tick, error) {
 	if gap = gap.Truncate(time.Second); gap > 0 {
 		if p.pauses--; p.pauses < 0 {
 			return p.now(), nil
+		}
+		if gap, err = c.corewire.clear(gap); err != nil {
+			return 0, err
 		}
 		if c.corewire.engine.Count() > 0 {
 			if err := c.kernel.age(gap); err != nil {
