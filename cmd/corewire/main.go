@@ -20,7 +20,7 @@ func main() {
 // run is the program: arguments in, output to stdout, logs and notes to standard error, a failure as error.
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(translate(args))
 	root.SetOut(stdout)
 	root.SetErr(os.Stderr)
 	return root.ExecuteContext(ctx)
