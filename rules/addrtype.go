@@ -97,6 +97,9 @@ func (rp *ruleParser) addrTypes(a token) (t AddrTypes) {
 				found = true
 			}
 		}
+		if t&TypeBroadcast != 0 {
+			rp.restrict(IPv4, a.col, "BROADCAST") // IPv6 has none, and the kernel refuses it
+		}
 		if !found {
 			hint := rp.didYouMean(strings.ToUpper(w), names)
 			switch strings.ToUpper(w) {

@@ -251,6 +251,7 @@ func (c *compiler) program(f int) {
 		m := todo[0]
 		todo = todo[1:]
 		b.boxes = b.boxes[:0]
+		begin := uint32(len(g.rules))
 		for _, r := range m.rules {
 			cr := rule{id: r.id, verb: r.r.Target.Verb}
 			if cr.verb == VerbJump || cr.verb == VerbGoto {
@@ -266,7 +267,7 @@ func (c *compiler) program(f int) {
 			g.rules = append(g.rules, cr)
 		}
 		first, n := b.trees()
-		g.chains[m.index] = chain{uint32(first), uint32(n)}
+		g.chains[m.index] = chain{uint32(first), uint32(n), begin, uint32(len(g.rules))}
 	}
 	// What is left over from growing would stay for as long as the rule set does.
 	g.rules, g.slots, g.trees = slices.Clip(slices.Clone(g.rules)), slices.Clip(slices.Clone(g.slots)), slices.Clip(slices.Clone(g.trees))
@@ -505,11 +506,10 @@ func (g *program) appendEntry(x *box) {
 	}
 	s, d := x.port[0], x.port[1]
 	if g.v6 {
-		g.wide = append(g.wide, wide{
-			src: addrOf(x.val[0:4]), srcMask: addrOf(x.mask[0:4]), dst: addrOf(x.val[4:8]), dstMask: addrOf(x.mask[4:8]),
-			sport: s.Lo, sportSpan: s.Hi - s.Lo, dport: d.Lo, dportSpan: d.Hi - d.Lo,
-			proto: x.proto, protoMask: x.protoMask, allow: x.allow | uint16(g.rules[x.rule].verb)<<verbShift, rule: rule,
-		})
+		w := x.wide()
+		w.rule = rule
+		w.allow |= uint16(g.rules[x.rule].verb) << verbShift
+		g.wide = append(g.wide, w)
 		return
 	}
 	g.narrow = append(g.narrow, narrow{

@@ -225,6 +225,11 @@ func (rp *ruleParser) ctAddr(dst *AddrMatch, not bool, a token) {
 	}
 	rp.restrict(f, a.col, a.text)
 	v.Not = not
+	// Here iptables keeps, and prints, the address as it was given.
+	host, _, _ := strings.Cut(a.text, "/")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		v.Addr = packet.AddrFrom(ip)
+	}
 	*dst = v
 }
 

@@ -110,7 +110,7 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 		}
 		x, y, z := bytesOf(a), bytesOf(m.Addr), bytesOf(m.Mask)
 		for i := range x {
-			if x[i]&z[i] != y[i] {
+			if (x[i]^y[i])&z[i] != 0 {
 				return m.Not
 			}
 		}

@@ -231,7 +231,7 @@ func (g generator) odd(fam Family) string {
 	return g.pick(
 		fmt.Sprintf(" -m iprange %s--src-range %s-%s", g.not(), lo, hi),
 		fmt.Sprintf(" -m iprange %s--dst-range %s-%s", g.not(), lo, hi),
-		" -m addrtype "+g.not()+"--src-type "+g.pick("UNICAST", "LOCAL,MULTICAST")+" "+g.not()+"--dst-type "+g.pick("UNICAST", "BROADCAST"),
+		" -m addrtype "+g.not()+"--src-type "+g.pick("UNICAST", "LOCAL,MULTICAST")+" "+g.not()+"--dst-type "+g.pick("UNICAST", "MULTICAST"),
 		" -m length "+g.not()+"--length 40:90",
 		ttl,
 		" -m tos "+g.not()+"--tos "+g.pick("0x10/0x10", "0x2", "8/0xf"),

@@ -176,8 +176,11 @@ type program struct {
 	depth    int // the longest chain of nested calls
 }
 
-// chain is the trees of a chain.
-type chain struct{ first, n uint32 }
+// chain is the trees of a chain, and the ranks of its rules.
+type chain struct {
+	first, n        uint32
+	firstRank, rank uint32 // rank is one past the last
+}
 
 // rule is one compiled rule.
 type rule struct {
@@ -222,7 +225,7 @@ func (rs *Ruleset) Size() int {
 	n := 0
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		n += len(g.chains)*8 + len(g.rules)*20 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*32 + len(g.wide)*80 +
+		n += len(g.chains)*16 + len(g.rules)*20 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*32 + len(g.wide)*80 +
 			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
 	}
 	return n
