@@ -211,6 +211,12 @@ func (t *Table) Populate(n int) {
 	t.index.arena.populate(0, min(max(n/(bucketLoad/2), minBuckets), len(t.index.arena.items)))
 }
 
+// PopulateBuckets makes the memory of n buckets ready, ahead of SetBuckets: the first use of a huge page may take
+// milliseconds. It may be called from any goroutine while the table is in use.
+func (t *Table) PopulateBuckets(n int) {
+	t.index.arena.populate(0, min(max(n, minBuckets), len(t.index.arena.items)))
+}
+
 // hashOf returns the hash that places a key. The sum is universal and keyed, so that no two flows collide more often than
 // random ones; but it is linear, and a range of consecutive addresses or ports would fill the buckets as unevenly as a
 // rotation by a random angle does, now and then badly. The high half of a multiplication folded on the low one ends that.

@@ -199,9 +199,10 @@ func (e *Engine) Import(ctx context.Context, records []conntrack.Record) (total 
 }
 
 // SetBuckets sets the least number of buckets of the table, over all shards. The table grows or shrinks to it in small
-// steps, and grows beyond it as it fills.
+// steps, and grows beyond it as it fills. Their memory is made ready here, so that no worker waits for page faults.
 func (e *Engine) SetBuckets(ctx context.Context, n int) error {
 	for _, w := range e.workers {
+		w.table.PopulateBuckets(n / len(e.workers))
 		if err := e.ask(ctx, w, func() { w.table.SetBuckets(n / len(e.workers)) }); err != nil {
 			return err
 		}

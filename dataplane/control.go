@@ -140,6 +140,7 @@ func (w *Worker) snapshot(s *WorkerStats) {
 	s.Counters = w.c
 	w.table.Stats(&s.Conntrack)
 	s.Entries = w.table.Len()
+	s.Buckets = w.table.Buckets()
 	s.Fragments = w.defrag.Counters()
 	s.Held = w.defrag.Held() + w.regroup.Held()
 	for _, r := range w.from {

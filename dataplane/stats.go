@@ -36,6 +36,7 @@ type WorkerStats struct {
 	Counters  Counters
 	Conntrack conntrack.Counters
 	Entries   int // entries in this worker's shard
+	Buckets   int // of its table, as they are now
 	Fragments conntrack.DefragCounters
 	Held      int // frames that wait in the fragment store
 	HandedOff int // frames in hand-off rings towards this worker
