@@ -367,6 +367,21 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 		last = len(m.rs.rules) + idShort
 		want[last]++
 	}
+	if len(m.rs.prog[0].counters)+len(m.rs.prog[1].counters) == 0 { // a turn is not taken by Explain
+		steps, x := m.rs.Explain(p, c)
+		if x.Verdict != v || int(x.Rule) != last {
+			t.Fatalf("explained as %v by %s, want %v by %s", x.Verdict, m.rs.RuleName(x.Rule), v, m.rs.RuleName(RuleID(last)))
+		}
+		n := 0
+		for _, s := range steps {
+			if s.Matched != (s.Why == "") || s.Matched && s.Rule != RuleID(index[l.path[n]]) {
+				t.Fatalf("step %+v", s)
+			}
+			if s.Matched {
+				n++
+			}
+		}
+	}
 	if r.Verdict != v || int(r.Rule) != last {
 		t.Fatalf("verdict %v by %s, want %v by %s", r.Verdict, m.rs.RuleName(r.Rule), v, m.rs.RuleName(RuleID(last)))
 	}

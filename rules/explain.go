@@ -1,0 +1,91 @@
+package rules
+
+import "corewire/internal/packet"
+
+// Step is one rule that was tried for a packet.
+type Step struct {
+	Rule    RuleID
+	Matched bool
+	Why     string // what did not hold; empty when the rule matched
+}
+
+// opNames say what a condition asks, for Explain.
+var opNames = [...]string{
+	opNever: "fragment", opSrc: "source address", opDst: "destination address", opProto: "protocol", opPorts: "interface",
+	opSport: "source port", opDport: "destination port", opHeader: "transport header", opFlags: "TCP flags", opOption: "TCP option",
+	opICMP: "ICMP type", opMulti: "ports", opState: "connection state", opTracked: "no connection", opDir: "direction of the connection",
+	opCtProto: "protocol of the connection", opCtAddr: "address of the connection", opCtPort: "port of the connection",
+	opCtStatus: "status of the connection", opCtExpire: "time the connection has left", opRange: "address range", opType: "type of address",
+	opLength: "length", opTTL: "TTL or hop limit", opTOS: "TOS or traffic class", opCWR: "ECN flags", opMark: "mark", opConnMark: "mark of the connection",
+	opMAC: "MAC address", opLink: "packet type", opRtType: "routing header's type", opRtSegs: "segments left", opRtLen: "routing header's length",
+	opRtReserved: "routing header's reserved bytes", opLimit: "limit", opNth: "turn", opRandom: "chance",
+}
+
+// Explain walks the rules one by one, as iptables does, and tells what was tried in order; the result is that of Match,
+// without Trace. It is slow, counts nothing, and takes no token of a limit: each is looked at as if it were full.
+func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
+	f := 0
+	policy := RuleID(len(rs.rules) + idPolicy4)
+	if p.Family == 6 {
+		f, policy = 1, RuleID(len(rs.rules)+idPolicy6)
+	}
+	g := &rs.prog[f]
+	cc := compiler{rs: &Ruleset{}, opt: rs.opt, cur: &program{v6: g.v6}}
+	cc.opt.Clock = true
+	type place struct{ rank, end uint32 }
+	at := place{g.chains[0].firstRank, g.chains[0].rank}
+	var stack []place
+	var steps []Step
+	for {
+		if at.rank == at.end {
+			if len(stack) == 0 {
+				return steps, Result{Verdict: g.policy, Rule: policy}
+			}
+			at = stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		r := &g.rules[at.rank]
+		at.rank++
+		why, o := cc.try(rs.rules[r.id].Rule, p, c)
+		steps = append(steps, Step{Rule: r.id, Matched: o == yes, Why: why})
+		switch {
+		case o == short:
+			return steps, Result{Verdict: Drop, Rule: RuleID(len(rs.rules) + idShort)}
+		case o == no:
+			continue
+		}
+		switch r.verb {
+		case VerbAccept:
+			return steps, Result{Verdict: Accept, Rule: r.id}
+		case VerbDrop, VerbReject:
+			return steps, Result{Verdict: Drop, Rule: r.id}
+		case VerbReturn:
+			at.rank = at.end
+		case VerbJump:
+			stack = append(stack, at)
+			fallthrough
+		case VerbGoto:
+			at = place{g.chains[r.arg].firstRank, g.chains[r.arg].rank}
+		}
+	}
+}
+
+// try tests a rule's conditions one by one and says which did not hold.
+func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome) {
+	for _, q := range c.conditions(r) {
+		switch q.op {
+		case opSrc:
+			q.a = c.addr(r.Src)
+		case opDst:
+			q.a = c.addr(r.Dst)
+		}
+		if q.n == 1 && q.op >= opDir && (ctx.State == Invalid || ctx.State == Untracked) {
+			continue
+		}
+		if o := c.cur.test(&q, p, ctx); o != yes {
+			return opNames[q.op], o
+		}
+	}
+	return "", yes
+}
