@@ -63,8 +63,9 @@ type comparison struct {
 	corewire *corewire
 	pace     pacer
 	views    map[packet.Key]view
-	tainted  map[packet.Key]bool     // connections that differ already
-	late     map[[2]packet.Addr]bool // see the row "late hop-by-hop" in known
+	tainted  map[packet.Key]bool           // connections that differ already
+	late     map[[2]packet.Addr]bool       // see the row "late hop-by-hop" in known
+	born     map[packet.Key]conntrack.Tick // when UDP connections began
 	result   summary
 }
 
@@ -136,7 +137,7 @@ func (c *comparison) run(name string, stream func(yield func(shot) bool)) (summa
 		c.pace.pauses = c.pauses
 	}
 	c.result = summary{Stream: name, States: map[string]int{}, Skipped: map[string]int{}, Known: map[string]int{}}
-	c.views, c.tainted, c.late = map[packet.Key]view{}, map[packet.Key]bool{}, map[[2]packet.Addr]bool{}
+	c.views, c.tainted, c.late, c.born = map[packet.Key]view{}, map[packet.Key]bool{}, map[[2]packet.Addr]bool{}, map[packet.Key]conntrack.Tick{}
 	var err error
 	number := 0
 	for s := range stream {
@@ -187,6 +188,7 @@ func (c *comparison) frame(number int, s shot) error {
 		c.result.States[d.State.String()]++
 		if p.Proto == packet.ProtoUDP && d.State == conntrack.StateNew {
 			c.pace.young = time.Now().Add(streamAge)
+			c.born[p.Key] = now
 		}
 	}
 	key := p.Key
@@ -207,7 +209,7 @@ func (c *comparison) frame(number int, s shot) error {
 			diff.Detail = c.describe(number, &p, &k, &d, before, known)
 			c.result.Differences = append(c.result.Differences, diff)
 		}
-		if d.HasInfo || len(k.sights) == 1 && k.sights[0].Entry != 0 {
+		if diff.Known != "two seconds" && (d.HasInfo || len(k.sights) == 1 && k.sights[0].Entry != 0) {
 			c.tainted[key] = true
 		}
 	}
@@ -440,10 +442,17 @@ func (c *comparison) tables() error {
 			lines = append(lines, fmt.Sprintf("corewire only %d s: %s", left, line))
 		}
 	}
-	for key := range c.tainted { // what differs already is not told twice
-		a, b := key.A.Netip(), key.B.Netip()
-		if key.Family == 6 {
-			a, b = key.A.Netip6(), key.B.Netip6()
+	pairs := map[[2]packet.Addr]uint8{} // what differs already is not told twice
+	for key := range c.tainted {
+		pairs[[2]packet.Addr{key.A, key.B}] = key.Family
+	}
+	for pair := range c.late {
+		pairs[pair] = 6
+	}
+	for pair, family := range pairs {
+		a, b := pair[0].Netip(), pair[1].Netip()
+		if family == 6 {
+			a, b = pair[0].Netip6(), pair[1].Netip6()
 		}
 		one, other := "src="+a.StringExpanded()+" dst="+b.StringExpanded()+" ", "src="+b.StringExpanded()+" dst="+a.StringExpanded()+" "
 		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, one) || strings.Contains(l, other) })

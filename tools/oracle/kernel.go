@@ -93,6 +93,7 @@ func (k *kernel) build(rules4, rules6 []byte, settings *conntrack.Settings) erro
 		"net/bridge/bridge-nf-call-iptables":      "1",
 		"net/bridge/bridge-nf-call-ip6tables":     "1",
 		"net/bridge/bridge-nf-filter-vlan-tagged": "1",
+		"net/bridge/bridge-nf-call-arptables":     "0",
 		"net/ipv6/conf/default/disable_ipv6":      "1", // the namespace's own interfaces send nothing
 	} {
 		if err := setSysctl(name, value); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"time"
 
 	"corewire/conntrack"
 	"corewire/internal/packet"
@@ -56,6 +57,15 @@ var known = []struct {
 		},
 	},
 	{
+		"two seconds", "an UDP connection becomes a stream when it is older than two seconds, which the kernel counts in jiffies (nf_conntrack_udp_packet, " +
+			"net/netfilter/nf_conntrack_proto_udp.c): around that moment the sides' clocks decide",
+		func(c *comparison, p *packet.Packet, k *passage, d *decision) bool {
+			born, ok := c.born[p.Key]
+			age := time.Duration(c.pace.now()-born) * time.Millisecond
+			return ok && p.Proto == packet.ProtoUDP && (age-2*time.Second).Abs() < tolerance
+		},
+	},
+	{
 		"broken headers", "ip6_tables drops a packet whose extension headers cannot be followed at the first rule with -p (ip6_packet_match, net/ipv6/netfilter/ip6_tables.c); " +
 			"here such a rule does not match. The packet is INVALID: with a rule that drops these first, both sides are equal",
 		func(_ *comparison, p *packet.Packet, k *passage, d *decision) bool {
@@ -69,13 +79,13 @@ var known = []struct {
 	},
 }
 
-// cutTag reports whether a frame ends within a VLAN tag or the type behind it.
+// cutTag reports whether a frame ends within a VLAN tag or the two bytes behind it, which the kernel wants as well.
 func cutTag(f []byte) bool {
 	if len(f) < packet.EthernetHeader {
 		return false
 	}
 	typ := binary.BigEndian.Uint16(f[12:])
-	return (typ == packet.EtherTypeVLAN || typ == packet.EtherTypeQinQ) && len(f) < packet.EthernetHeader+4
+	return (typ == packet.EtherTypeVLAN || typ == packet.EtherTypeQinQ) && len(f) < packet.EthernetHeader+4+2
 }
 
 // ipv6Pair returns the addresses of an IPv6 packet, the lower one first, also of one that was not parsed.
