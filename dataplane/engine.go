@@ -195,6 +195,7 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 	}
 	for p := range w.tx {
 		w.tx[p] = make([]packet.Frame, 0, 2*c.Burst)
+		w.answers[p] = make([]packet.Frame, 0, c.Burst)
 	}
 	return w, nil
 }

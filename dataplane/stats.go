@@ -23,9 +23,11 @@ type Counters struct {
 	Matched uint64                    // packets decided by walking the rules
 	Handed  uint64                    // frames handed to other workers
 	Taken   uint64                    // frames taken over from other workers
-	Loops   uint64                    // turns of the worker's loop
-	Busy    uint64                    // turns that found at least one frame
-	Sleeps  uint64                    // times the worker slept for lack of frames
+	// Answered counts the frames that REJECT rules sent back. They are in TxFrames of their port, but in no Verdict.
+	Answered uint64
+	Loops    uint64 // turns of the worker's loop
+	Busy     uint64 // turns that found at least one frame
+	Sleeps   uint64 // times the worker slept for lack of frames
 	// MaxBurst is the largest burst; MaxTurn the longest turn of the loop in ns, sleeping excluded.
 	MaxBurst, MaxTurn uint64
 }
@@ -81,6 +83,7 @@ func (s *Stats) Total() Counters {
 		t.Matched += c.Matched
 		t.Handed += c.Handed
 		t.Taken += c.Taken
+		t.Answered += c.Answered
 		t.Loops += c.Loops
 		t.Busy += c.Busy
 		t.Sleeps += c.Sleeps

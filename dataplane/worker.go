@@ -34,6 +34,10 @@ type Worker struct {
 	tx   [packet.Ports][]packet.Frame
 	free []packet.Frame
 
+	// Frames that this worker made itself, by the port they leave through: what REJECT rules answer. Fixed capacity.
+	answers [packet.Ports][]packet.Frame
+	fresh   [1]packet.Frame // room for Wire.Alloc
+
 	commands chan func()    // from control, run between bursts
 	now      conntrack.Tick // of the last turn
 	turns    atomic.Uint64  // published for control: turns of the loop
@@ -75,6 +79,8 @@ func (w *Worker) Step(now conntrack.Tick) (int, error) {
 	w.expire(now)
 	w.transmit(packet.Inside)
 	w.transmit(packet.Outside)
+	w.answer(packet.Inside)
+	w.answer(packet.Outside)
 	w.release()
 	w.flush()
 	w.c.Loops++
@@ -215,6 +221,11 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 			w.table.SetVerdict(&conn, w.epoch<<rules.TraceBits|m.Trace)
 		}
 	}
+	if why == DropRule {
+		if with := w.matcher.Ruleset().Reject(r.Rule); with != rules.RejectNone {
+			w.reject(p, &conn, with, now)
+		}
+	}
 
 	if why == DropNone && !w.table.Help(&conn, p, now) {
 		why = DropHelper
@@ -252,6 +263,12 @@ func (w *Worker) connection(conn *conntrack.Conn, now conntrack.Tick) {
 	}
 	if needs&rules.NeedExpires != 0 {
 		c.Expires = w.table.Left(conn, now)
+	}
+	if needs&rules.NeedConnMark != 0 {
+		c.ConnMark = w.table.Mark(conn)
+	}
+	if needs&rules.NeedNow != 0 {
+		c.Now = int64(now) * 1e6
 	}
 }
 
