@@ -18,11 +18,13 @@
 //	       /   \
 //	 accept     drop
 //	    |         |
+//	  Help        |          reads announcements; may drop as well      nf_confirm
+//	    |         |
 //	Confirm    Discard       only for Conn.Fresh                        nf_conntrack_confirm
 //
 // A known connection changes its state in Track, before the rules, as in Linux; a new one is entered only when its
 // first packet was accepted. Between Track and Confirm its entry is written to the lowest free index but belongs to
-// nobody: Discard has nothing to undo. Room is looked for by Confirm, not (as in Linux) before the rules, so that
+// nobody: Discard has nothing to undo but what a helper has read. Room is looked for by Confirm, not (as in Linux) before the rules, so that
 // packets which the rules drop evict nothing.
 //
 // # One entry
@@ -82,6 +84,16 @@
 // from its own on (early_drop); failing that it reports Full, and every shard's next pass collects what Linux collects
 // above 95 %: entries not ASSURED, and TCP and SCTP connections that are closing (gc_worker).
 //
+// # Helpers and expectations
+//
+// Some protocols announce further connections within a connection: FTP its data connections, SIP its media, PPTP its GRE
+// calls. A connection gets a helper by its port (Settings.WithHelpers) or from the caller (SetHelper, for -j CT --helper);
+// Help lets it read packets that were accepted. What it finds becomes an expectation in Expectations, the one store
+// of all shards: the connection that matches is RELATED, has StatusExpected and its master's mark, and a listing tells
+// its master. The parsers are plain functions over the payload (ftp.go, tftp.go, irc.go, sip.go with sdp.go, pptp.go);
+// what they lead to is beside them, for SIP in sipcall.go. Nothing is reassembled: see ftp.go for what that means.
+// A connection without a helper pays one bit test a packet, a new connection one load while nothing is expected.
+//
 // # Memory
 //
 // Entries and buckets lie outside the Go heap, in address space reserved at the start, and hold no pointers: the
@@ -91,12 +103,14 @@
 // # Who may call what
 //
 // A Table and a Defrag belong to one goroutine, whose calls between Track and Confirm of one packet are no other's.
-// Capacity, Settings and Table.Populate may be used by any. A listing (Dump) is cut into slices that the owner answers
-// between two bursts. Nothing here logs, sleeps or asks the time, and nothing on a packet's way allocates or locks.
+// Capacity, Settings, Expectations and Table.Populate may be used by any. A listing (Dump) is cut into slices that the
+// owner answers between two bursts. Nothing here logs, sleeps or asks the time, and nothing on a packet's way allocates.
+// Only what is announced takes a lock, and the connection that was announced: see Expectations.
 //
 // # References
 //
-//   - Linux: net/netfilter/nf_conntrack_core.c, nf_conntrack_proto_{tcp,udp,icmp,icmpv6,sctp,gre,generic}.c
+//   - Linux: net/netfilter/nf_conntrack_core.c, nf_conntrack_proto_{tcp,udp,icmp,icmpv6,sctp,gre,generic}.c,
+//     nf_conntrack_{expect,helper,ftp,tftp,irc,sip,pptp}.c
 //   - Rooij, "Real stateful TCP packet filtering in IP Filter", 2000 (the TCP windows)
 //   - Litwin, "Linear hashing: a new tool for file and table addressing", VLDB 1980
 //   - Azar, Broder, Karlin, Upfal, "Balanced allocations", SIAM J. Comput. 29, 1999 (two choices)

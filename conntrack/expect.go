@@ -179,7 +179,7 @@ func NewExpectations(max int) (*Expectations, error) {
 	if max < 1 || max > MaxExpectations {
 		return nil, fmt.Errorf("create expectation store: %d expectations are out of range (1 to %d)", max, MaxExpectations)
 	}
-	a, err := newArena[expectSlot](2 * MaxExpectations)
+	a, err := newArena[expectSlot](2*MaxExpectations + 1) // as many call ids, and the slot that is none
 	if err != nil {
 		return nil, fmt.Errorf("create expectation store: %w", err)
 	}
@@ -276,6 +276,7 @@ type expected struct {
 	master        packet.Key
 	masterFlipped uint8
 	mark          uint32
+	masterHelper  Helper
 	helper        Helper // HelperNone: none
 }
 
@@ -294,7 +295,7 @@ func (x *Expectations) claim(t *expectTuple, now Tick, e *expected) bool {
 	}
 	s := &x.slots[ref]
 	f := expectFlags(s.when.Load())
-	*e = expected{master: s.master, masterFlipped: s.masterFlipped, mark: s.mark}
+	*e = expected{master: s.master, masterFlipped: s.masterFlipped, masterHelper: s.helper, mark: s.mark}
 	if f&expectAssign != 0 {
 		e.helper = s.helper
 	}

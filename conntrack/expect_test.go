@@ -203,7 +203,7 @@ func TestExpectationsAgainstTwin(t *testing.T) {
 					w.flags |= expectAnyPt
 					w.tuple.ports &= anyPort
 				}
-				w.flags |= uint8(r.IntN(4)) & uint8(r.IntN(4)) // now and then permanent, inactive or both
+				w.flags |= [...]uint8{0, 0, 0, ExpectPermanent, ExpectInactive, ExpectPermanent | ExpectInactive}[r.IntN(6)]
 				if got, want := x.expect(&m, &w, Tick(now)), twin.expect(m, w, now); got != want {
 					t.Fatalf("seed %d, step %d: %+v: result %d, want %d", seed, step, w, got, want)
 				}

@@ -10,6 +10,7 @@ import (
 type aid struct {
 	master        packet.Key // StatusExpected: the connection that expected this one
 	masterFlipped uint8      // entryFlipped of that connection
+	masterHelper  Helper     // StatusExpected: that connection's helper
 	helper        Helper     // StatusHelper
 	pptp          pptpState
 	ftp           ftpState
@@ -68,6 +69,15 @@ func (t *Table) Helper(c *Conn) Helper {
 	return t.aids.items[c.Ref].helper
 }
 
+// MasterHelper returns the helper that expected the connection, which is what -m helper asks for (xt_helper.c);
+// HelperNone if nobody did.
+func (t *Table) MasterHelper(c *Conn) Helper {
+	if uint32(t.hot.items[c.Ref].status)&StatusExpected == 0 || t.aids.items == nil {
+		return HelperNone
+	}
+	return t.aids.items[c.Ref].masterHelper
+}
+
 // expectable reports whether connections of a protocol can be expected: those of which tuples with ports are made.
 func expectable(proto uint8) bool {
 	return proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoGRE
@@ -94,7 +104,7 @@ func (t *Table) claim(e *entry, ref uint32, p *packet.Packet, now Tick) bool {
 	if a == nil {
 		return true
 	}
-	*a = aid{master: x.master, masterFlipped: x.masterFlipped, helper: x.helper}
+	*a = aid{master: x.master, masterFlipped: x.masterFlipped, masterHelper: x.masterHelper, helper: x.helper}
 	if x.helper != HelperNone {
 		e.status |= uint16(StatusHelper)
 	}

@@ -266,7 +266,7 @@ func TestTFTP(t *testing.T) {
 	c := h.tab.Track(p, h.now)
 	h.tab.SetMark(&c, 77)
 	p = h.parse(packettest.NewUDP(packettest.AP("[2001:db8:1::1]:1235"), packettest.AP(cl)))
-	if c = h.tab.Track(p, h.now); c.State != StateRelated || h.tab.Mark(&c) != 77 {
+	if c = h.tab.Track(p, h.now); c.State != StateRelated || h.tab.Mark(&c) != 77 || h.tab.MasterHelper(&c) != HelperTFTP || h.tab.Helper(&c) != HelperNone {
 		t.Errorf("%v, mark %d", c.State, h.tab.Mark(&c))
 	}
 	// As in Linux the expectation is used up, though the rules drop the packet.

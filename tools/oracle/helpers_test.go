@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,7 @@ type helperDuel struct {
 	frames int
 	drops  int // packets that the helpers dropped
 	made   int // frames after which something was expected
+	listed int // lines of conntrack's that were compared
 	events map[string]int
 }
 
@@ -77,6 +79,46 @@ func (d *helperDuel) expected() (kernel, own []string) {
 	slices.Sort(kernel)
 	slices.Sort(own)
 	return kernel, own
+}
+
+// listing compares what `conntrack -L expect` prints, if there is one, without the seconds.
+func (d *helperDuel) listing() {
+	d.t.Helper()
+	if _, err := exec.LookPath("conntrack"); err != nil {
+		return
+	}
+	var kernel, own []string
+	cut := func(lines *[]string, line string) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		*lines = append(*lines, rest)
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		var out []byte
+		err := d.c.kernel.do(func() (err error) {
+			out, err = exec.Command("conntrack", "-L", "expect", "-f", family).Output()
+			return err
+		})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			cut(&kernel, line)
+		}
+	}
+	if err := d.c.corewire.engine.Expectations(context.Background(), func(infos []conntrack.ExpectInfo) error {
+		for i := range infos {
+			cut(&own, string(infos[i].AppendLine(nil, conntrack.FormatConntrack)))
+		}
+		return nil
+	}); err != nil {
+		d.t.Fatal(err)
+	}
+	slices.Sort(kernel)
+	slices.Sort(own)
+	if !slices.Equal(kernel, own) {
+		d.t.Errorf("conntrack -L expect prints\n%s\ncorewire\n%s", strings.Join(kernel, "\n"), strings.Join(own, "\n"))
+	}
+	d.listed += len(own)
 }
 
 // play puts a frame through both sides and compares; it reports the state and whether the frame passed.
@@ -485,6 +527,7 @@ func TestHelpersAgainstKernel(t *testing.T) {
 		d.r, d.seq = rand.New(rand.NewPCG(seed, uint64(n))), map[string]uint32{}
 		d.session(n)
 		if n%20 == 19 {
+			d.listing()
 			if err := c.tables(); err != nil {
 				t.Fatal(err)
 			}
@@ -493,7 +536,7 @@ func TestHelpersAgainstKernel(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d frames, %d dropped by a helper, %d times something was expected, states %v", d.frames, d.drops, d.made, d.events)
+	t.Logf("%d frames, %d dropped by a helper, %d times something was expected, states %v, %d lines as conntrack prints them", d.frames, d.drops, d.made, d.events, d.listed)
 	if d.events["RELATED"] < sessions/10 || d.drops < sessions/10 {
 		t.Error("the sessions did not test what they should")
 	}
