@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,13 +33,14 @@ import (
 //	112 packets of original and reply, bytes of original and reply (8 each)
 //	144 age in ms
 //	152 labels (16)
+//	168 name of the timeout policy that a rule gave it (-j CT --timeout), zeros behind it; none without (32)
 //
 // What belongs to the process is not in it: the cached verdicts, the number in listings, what a helper has read so far
 // (it begins anew with the next packet), expectations, PPTP call ids, and fragments.
 type Record [RecordSize]byte
 
 // RecordSize is the size of a Record in bytes.
-const RecordSize = 168
+const RecordSize = 200
 
 // Offsets in Record.
 const (
@@ -59,6 +61,7 @@ const (
 	stateCounters   = 112
 	stateAge        = 144
 	stateLabels     = 152
+	statePolicy     = 168
 	stateFlipped    = 1
 	stateHasCounts  = 2
 	stateHasAge     = 4
@@ -173,6 +176,9 @@ func (t *Table) export(ref uint32, s *Record, now Tick, ext uint64) {
 		le.PutUint64(s[stateLabels:], t.labels.items[ref][0])
 		le.PutUint64(s[stateLabels+8:], t.labels.items[ref][1])
 	}
+	if e.flags&entryPolicy != 0 {
+		copy(s[statePolicy:RecordSize-1], t.policies.names[t.policies.of.items[ref]])
+	}
 }
 
 // put writes the tracker's memory in the layout of Record.
@@ -280,10 +286,23 @@ func (s *Record) Check() error {
 		return true
 	}
 	if !zero(s[stateZero:stateTracker]) || !zero(b[used:]) || flags&stateHasCounts == 0 && !zero(s[stateCounters:stateAge]) ||
-		flags&stateHasAge == 0 && !zero(s[stateAge:stateLabels]) || flags&stateHasLabels == 0 && !zero(s[stateLabels:]) {
+		flags&stateHasAge == 0 && !zero(s[stateAge:stateLabels]) || flags&stateHasLabels == 0 && !zero(s[stateLabels:statePolicy]) {
 		return bad("something where nothing belongs")
 	}
+	name := s.policy()
+	if len(name) > maxPolicyName || !zero(s[statePolicy+len(name):]) {
+		return bad("not the name of a timeout policy")
+	}
 	return nil
+}
+
+// policy returns the name of the timeout policy.
+func (s *Record) policy() string {
+	b := s[statePolicy:]
+	if n := bytes.IndexByte(b, 0); n >= 0 {
+		b = b[:n]
+	}
+	return string(b)
 }
 
 // Imported says what became of states given to Import.
@@ -371,6 +390,12 @@ func (t *Table) enter(ref uint32, s *Record, k *packet.Key, now Tick, ext uint64
 	if s[stateFlags]&stateHasLabels != 0 {
 		e.flags |= entryLabel
 		t.labels.items[ref] = Labels{le.Uint64(s[stateLabels:]), le.Uint64(s[stateLabels+8:])}
+	}
+	if s[statePolicy] != 0 {
+		if id := t.policy(s.policy()); id != 0 {
+			e.flags |= entryPolicy
+			t.policies.of.items[ref] = id
+		}
 	}
 	t.due.items[ref] = e.deadline
 	t.slots.add(ref)

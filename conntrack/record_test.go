@@ -56,6 +56,9 @@ func TestHandover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if set, err = set.WithTimeouts("slow udp unreplied 77 replied 78"); err != nil {
+		t.Fatal(err)
+	}
 	rnd := rand.New(rand.NewPCG(3, 7))
 	random := func() []byte {
 		src, dst := packettest.AP("10.0.0.1:1000"), packettest.AP("10.0.0.2:80")
@@ -121,6 +124,12 @@ func TestHandover(t *testing.T) {
 			play(a, random())
 			a.after(Tick(rnd.IntN(700)))
 		}
+		template := a.tab.NewTemplate(HelperNone, "slow")
+		a.tab.SetTemplate(&template)
+		for range rnd.IntN(20) {
+			play(a, random())
+		}
+		a.tab.SetTemplate(nil)
 		a.tab.SetMarks(0, 1<<20, func(i *Info) bool { return i.Key.APort%2 == 0 }, 5, 255, a.now)
 		a.tab.SetLabels(0, 1<<20, func(i *Info) bool { return i.Key.APort%3 == 0 }, Labels{1, 2}, Labels{}, a.now)
 		records := a.records()
@@ -234,7 +243,9 @@ func TestRecordCheck(t *testing.T) {
 		{"no state", func(r *Record) { r[stateState] = 0 }, "TCP state"},
 		{"class", func(r *Record) { r[stateTracker+46] = 30 }, "class"},
 		{"udp", func(r *Record) { r[stateProto] = packet.ProtoUDP }, "state where"},
-		{"rest", func(r *Record) { r[RecordSize-1] = 1 }, "nothing belongs"},
+		{"rest", func(r *Record) { r[statePolicy-1] = 1 }, "nothing belongs"},
+		{"policy", func(r *Record) { r[statePolicy+1] = 'x' }, "timeout policy"},
+		{"long policy", func(r *Record) { copy(r[statePolicy:], strings.Repeat("x", 32)) }, "timeout policy"},
 		{"counters", func(r *Record) { r[stateCounters] = 1 }, "nothing belongs"},
 	} {
 		bad := good

@@ -239,6 +239,9 @@ func (t *Table) move(from, to uint32) {
 	if t.aids.items != nil && uint32(t.hot.items[to].status)&(StatusHelper|StatusExpected) != 0 {
 		t.aids.items[to] = t.aids.items[from]
 	}
+	if t.policies.of.items != nil {
+		t.policies.of.items[to] = t.policies.of.items[from]
+	}
 	if t.labels.items != nil {
 		t.labels.items[to] = t.labels.items[from]
 	}
