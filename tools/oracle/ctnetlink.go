@@ -13,9 +13,9 @@ import (
 
 // Messages and attributes of ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
 const (
-	ctNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
-	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
-	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+	ctNew    = unix.NFNL_SUBSYS_CTNETLINK << 8
+	ctGet    = ctNew + 1
+	ctDelete = ctNew + 2
 
 	ctaTupleOrig = 1
 	ctaTimeout   = 7

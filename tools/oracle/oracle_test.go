@@ -25,6 +25,14 @@ var (
 	wait     = flag.Duration("oracle.wait", 0, "most time to wait in one capture for what cannot be made older")
 )
 
+// amount returns how many segments to generate: a tenth with -short, as under the race detector.
+func amount() int {
+	if testing.Short() {
+		return *segments / 10
+	}
+	return *segments
+}
+
 // data is where captures from outside may lie; a clone without them has nothing to compare them with.
 const data = "../../../shared/data"
 
@@ -118,7 +126,7 @@ func TestTCP(t *testing.T) {
 			} else {
 				c = newConfig(t, "", set)
 			}
-			s, err := newComparison(t, c).run("tcp", tcpStream(*seed+uint64(i), *segments))
+			s, err := newComparison(t, c).run("tcp", tcpStream(*seed+uint64(i), amount()))
 			report(t, s, err)
 		})
 	}
@@ -129,7 +137,7 @@ func TestProtocols(t *testing.T) {
 	need(t)
 	for _, rules := range []string{"", "stateful.rules", "conntrack.rules"} {
 		for _, name := range generatorNames() {
-			n := *segments / 4
+			n := amount() / 4
 			switch name {
 			case "timed":
 				continue // see TestTimeouts
@@ -153,13 +161,16 @@ func TestTimeouts(t *testing.T) {
 	if c.settings, err = timedSettings(c.settings); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newComparison(t, c).run("timed", timedStream(*seed, *segments/20))
+	s, err := newComparison(t, c).run("timed", timedStream(*seed, amount()/20))
 	report(t, s, err)
 }
 
 // Every capture that is there, with checksums verified and not (many were taken before the network card had computed
 // them).
 func TestCaptures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute")
+	}
 	need(t)
 	var names []string
 	for _, dir := range []string{"pcap", "pcap-packetdrill"} {
@@ -298,5 +309,24 @@ func TestPause(t *testing.T) {
 	report(t, s, err)
 	if s.States["NEW"] != len(shots) || s.Entries != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Every row of the tables says which part of the kernel is the reason.
+func TestReasons(t *testing.T) {
+	reasons := map[string]string{}
+	for _, row := range skipped {
+		reasons[row.name] = row.reason
+	}
+	for _, row := range known {
+		reasons[row.name] = row.reason
+	}
+	if len(reasons) != len(skipped)+len(known) {
+		t.Error("two rows have the same name")
+	}
+	for name, reason := range reasons {
+		if !strings.Contains(reason, ".c)") {
+			t.Errorf("%s: no source named: %s", name, reason)
+		}
 	}
 }
