@@ -37,7 +37,7 @@ func (rs *Ruleset) Check() []Warning {
 			used = used || compiled[id]
 		}
 		if !used {
-			out = append(out, Warning{c.Chain.Pos, "chain " + c.Name + " is not reached from FORWARD"})
+			out = append(out, Warning{c.Chain.Pos, "chain " + c.Name + " is not reached from " + baseOf[place(c.Table)]})
 		}
 	}
 	return out
@@ -50,9 +50,11 @@ func (rs *Ruleset) Check() []Warning {
 // header gives.
 func (rs *Ruleset) shadowed(g *program, found map[RuleID]RuleID) {
 	seen := make(map[RuleID]bool) // rules judged already: for the other version
-	if g == &rs.prog[1] {
-		for k := range rs.prog[0].rules {
-			seen[rs.prog[0].rules[k].id] = true
+	for f := 1; f < programs; f += 2 {
+		if g == &rs.prog[f] {
+			for k := range rs.prog[f-1].rules {
+				seen[rs.prog[f-1].rules[k].id] = true
+			}
 		}
 	}
 	// The boxes are made again: those of rules that building found unreachable are in no tree.

@@ -32,6 +32,9 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 	if err := c.errs.orNil(); err != nil {
 		return nil, err
 	}
+	if err := c.rs.CheckTimeouts(opt.Timeouts); err != nil {
+		return nil, err
+	}
 	return c.rs, nil
 }
 
@@ -39,7 +42,7 @@ type compiler struct {
 	rs     *Ruleset
 	opt    Options
 	errs   Errors
-	fam    [2]familyChains // IPv4, IPv6
+	fam    [programs]familyChains // by place
 	cur    *program
 	warned [2]bool // of REJECT, of LOG
 	list   []pred  // reused
@@ -90,7 +93,7 @@ func (c *compiler) fail(pos Pos, found, expected, hint string) {
 func (c *compiler) collect(files []*File) {
 	for f := range c.fam {
 		c.fam[f].byName = make(map[string]*merged)
-		c.getChain(f, &Chain{Name: "FORWARD", Policy: PolicyAccept})
+		c.getChain(f, &Chain{Name: baseOf[f], Policy: PolicyAccept})
 		c.fam[f].list[0].files = 0
 	}
 	numbers := make(map[string]int) // rules so far, by family and chain: numbering goes on over files
@@ -101,15 +104,16 @@ func (c *compiler) collect(files []*File) {
 				if ch.Ignored {
 					continue
 				}
+				c.rs.raw = c.rs.raw || t.Name == "raw" && ch.Policy != PolicyNone
 				var into []*merged
 				for _, f := range families(file.Family) {
-					m := c.getChain(f, ch)
+					m := c.getChain(place(t.Name)+f, ch)
 					into = append(into, m)
 					if ch.Policy == PolicyNone && m.files > 1 {
 						c.fail(ch.Pos, ch.Name, "each user chain in one file", "it is in "+m.pos.String()+" already")
 					}
 				}
-				key := file.Family.String() + " " + ch.Name
+				key := t.Name + " " + file.Family.String() + " " + ch.Name
 				info := ChainInfo{Table: t.Name, Name: ch.Name, Family: file.Family, Policy: ch.Policy, Chain: ch}
 				for _, r := range ch.Rules {
 					if len(c.rs.rules) >= MaxRules {
@@ -120,6 +124,7 @@ func (c *compiler) collect(files []*File) {
 					numbers[key]++
 					c.rs.rules = append(c.rs.rules, Info{Table: t.Name, Chain: ch.Name, Number: numbers[key], Family: r.Family, Rule: r, Counter: r.Counter})
 					info.Rules = append(info.Rules, id)
+					c.assign(id, r.Target.CT)
 					for k, f := range families(file.Family) {
 						if r.Family&(1<<f) != 0 {
 							into[k].rules = append(into[k].rules, ref{r, id})
@@ -158,7 +163,7 @@ func (c *compiler) resolve(f int) {
 		for _, r := range m.rules {
 			t := &r.r.Target
 			if (t.Verb == VerbJump || t.Verb == VerbGoto) && fc.byName[t.Chain] == nil {
-				if f == 1 && r.r.Family == Both && c.fam[0].byName[t.Chain] == nil {
+				if f&1 == 1 && r.r.Family == Both && c.fam[f-1].byName[t.Chain] == nil {
 					continue // reported for IPv4
 				}
 				hint := ""
@@ -233,7 +238,7 @@ func (c *compiler) program(f int) {
 	fc := &c.fam[f]
 	g := &c.rs.prog[f]
 	c.cur = g
-	g.v6 = f == 1
+	g.v6 = f&1 == 1
 	g.chains = make([]chain, len(fc.list))
 	g.depth = fc.list[0].depth
 	g.policy = Accept

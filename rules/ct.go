@@ -71,12 +71,6 @@ func (t *CTTarget) AppendSave(b []byte) []byte {
 	return b
 }
 
-// nothing says that the target leaves the packet's template as it is for tracking: an empty one, which still keeps later
-// targets out.
-func (t *CTTarget) nothing() bool {
-	return !t.NoTrack && !t.HasZone && t.Helper == "" && t.Timeout == ""
-}
-
 var ctTarget = module{name: "CT", family: Both, make: func() Match { return &CTTarget{target: "CT"} }, options: []option{
 	{"notrack", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*CTTarget).NoTrack = true }},
 	{"helper", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { rp.ctHelper(m.(*CTTarget), a[0]) }},
@@ -190,6 +184,9 @@ func (rp *ruleParser) finishRaw() {
 				rp.fail(m.Out.Pos.Col, "--physdev-out "+m.Out.Name, "no --physdev-out in table raw", "PREROUTING comes before the way out is known; use --physdev-in")
 			}
 		}
+	}
+	if r.Target.Verb == VerbReject {
+		rp.fail(r.Target.Pos.Col, "-j REJECT", "it in table filter", "in table raw there is DROP")
 	}
 	t := r.Target.CT
 	if t == nil || rp.failed {

@@ -15,7 +15,11 @@
 //	table filter, chain FORWARD and user chains it leads to   judged
 //	table filter, INPUT and OUTPUT, and chains only they use   ignored with a warning: no packet is for the wire itself
 //	table nat                                                 ignored with a warning: nothing is translated
-//	tables raw, mangle, security                              ignored with a warning
+//	table raw, chain PREROUTING and user chains it leads to   judged before tracking, see Matcher.Raw; OUTPUT is ignored
+//	  -j CT --notrack, --zone, --helper, --timeout, NOTRACK   carried out; --ctevents and --expevents ignored with a warning
+//	  -j CT --zone-orig, --zone-reply, --zone mark            refused: a connection is in one zone, and has no mark yet
+//	  -o, -m state, -m conntrack, -m connmark, REJECT         refused: nothing of these is known before tracking
+//	tables mangle, security                                   ignored with a warning
 //	a match, option or target that is not known               an error with file, line, column, and the nearest name
 //	a target that needs what a wire does not have             an error with the reason
 //	-i and -o with a name that is neither port                a warning; the rule matches as if the packet used another interface

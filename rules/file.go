@@ -133,4 +133,5 @@ type Target struct {
 
 	Reject RejectWith // for VerbReject
 	Log    *LogTarget // for VerbLog
+	CT     *CTTarget  // -j CT and NOTRACK: with VerbNone, as the packet goes on
 }

@@ -54,7 +54,7 @@ type cursor struct {
 func (rs *Ruleset) NewMatcher() *Matcher {
 	m := &Matcher{
 		rs:       rs,
-		stack:    make([]frame, max(rs.prog[0].depth, rs.prog[1].depth)+1),
+		stack:    make([]frame, max(rs.prog[0].depth, rs.prog[1].depth, rs.prog[2].depth, rs.prog[3].depth)+1),
 		counters: make([]Counter, rs.Counters()),
 		direct:   uint32(rs.Counters()),
 	}
@@ -196,6 +196,10 @@ func (rs *Ruleset) verdict(id RuleID) Verdict {
 		return rs.prog[0].policy
 	case idPolicy6:
 		return rs.prog[1].policy
+	case idRawPolicy4:
+		return rs.prog[rawPlace].policy
+	case idRawPolicy6:
+		return rs.prog[rawPlace+1].policy
 	}
 	return Drop
 }
@@ -208,6 +212,7 @@ type walk struct {
 	policy    RuleID
 	path      uint32
 	bytes     uint32 // of the IP datagram
+	assign    uint32 // of the first rule on the path that gives something, as Early.Assign; of a full path only
 	full      bool   // there was no room to keep the path: every rule is counted as it matches
 	cacheable bool
 }
@@ -376,6 +381,9 @@ func (w *walk) note(id RuleID) {
 		}
 		m.Count(up<<(traceStateBits+tracePortBits), int(w.bytes))
 		w.full = true
+	}
+	if w.assign == 0 && int(id) < len(m.rs.assign) {
+		w.assign = m.rs.assign[id]
 	}
 	k := &m.counters[id]
 	k.Packets++

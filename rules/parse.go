@@ -90,7 +90,7 @@ var tableMeaning = map[string]string{
 	"filter":   "",
 	"nat":      "a transparent wire does not translate addresses",
 	"mangle":   "not supported",
-	"raw":      "not supported",
+	"raw":      "",
 	"security": "a transparent wire has no security labels",
 }
 
@@ -101,6 +101,10 @@ var baseChains = map[string]map[string]string{
 		"FORWARD": "",
 		"INPUT":   "no packet is for the wire itself",
 		"OUTPUT":  "the wire itself sends no packets that rules judge",
+	},
+	"raw": {
+		"PREROUTING": "",
+		"OUTPUT":     "the wire itself sends no packets that rules judge",
 	},
 }
 

@@ -119,7 +119,7 @@ func (rs *Ruleset) CheckTimeouts(defined map[string]uint8) error {
 // tracked says whether a protocol has a tracker of its own, so that the generic timeout is not for it.
 func tracked(proto uint8) bool {
 	switch proto {
-	case protoTCP, protoUDP, protoUDPLite, protoICMP, protoICMPv6, protoSCTP, protoGRE:
+	case protoTCP, protoUDP, protoUDPLite, protoICMP, protoICMPv6, protoSCTP, packet.ProtoGRE:
 		return true
 	}
 	return false

@@ -26,6 +26,8 @@ type ruleParser struct {
 	srcs      []AddrMatch // -s with a list
 	dsts      []AddrMatch
 	jumpSet   bool
+	protoCol  int // not 0: place of what needs -p, which protoFor names
+	protoFor  string
 	protoAuto bool // the protocol's own module was loaded by one of its options
 }
 
@@ -362,6 +364,9 @@ func (rp *ruleParser) finish() {
 	if r.Fragment != FragmentAny {
 		rp.restrict(IPv4, r.Pos.Col, "-f")
 	}
+	if rp.p.table.Name == "raw" {
+		rp.finishRaw()
+	}
 }
 
 // restrict says that the rule is for family f only because of what stands at col.
@@ -380,6 +385,8 @@ func (rp *ruleParser) finishTarget(m Match) {
 		rp.rule.Target.Verb, rp.rule.Target.Reject = VerbReject, t.with
 	case *LogTarget:
 		rp.rule.Target.Verb, rp.rule.Target.Log = VerbLog, t
+	case *CTTarget:
+		rp.rule.Target.CT = t
 	}
 }
 
@@ -741,7 +748,7 @@ var otherTargets = map[string]string{
 	"DNAT": "a transparent wire does not translate addresses", "SNAT": "a transparent wire does not translate addresses",
 	"MASQUERADE": "a transparent wire does not translate addresses", "REDIRECT": "a transparent wire does not translate addresses",
 	"NETMAP": "a transparent wire does not translate addresses", "CLASSIFY": "there are no traffic classes here",
-	"TPROXY": "there are no local sockets here", "MARK": "not supported yet", "CONNMARK": "not supported yet", "CT": "not supported yet", "NOTRACK": "not supported yet",
+	"TPROXY": "there are no local sockets here", "MARK": "not supported yet", "CONNMARK": "not supported yet",
 	"TCPMSS": "not supported yet", "SET": "not supported yet", "ULOG": "removed from Linux; use NFLOG", "TEE": "not supported",
 	"CHECKSUM": "not supported", "DSCP": "not supported", "TOS": "not supported", "TTL": "the wire never changes the TTL", "HL": "the wire never changes the hop limit",
 	"TRACE": "not supported", "AUDIT": "not supported", "SECMARK": "not supported", "CONNSECMARK": "not supported",

@@ -10,6 +10,10 @@ import (
 type Options struct {
 	InsideName, OutsideName string // the interfaces' names, which -i and -o may use beside inside and outside; may be empty
 
+	// Timeouts are the timeout policies that rules may name, with the number of the protocol that each is for; 0 for a
+	// policy of the protocols that connection tracking has no tracker for.
+	Timeouts map[string]uint8
+
 	// What the caller can do. Without, a rule that asks for it is an error (Clock), or does less, with a warning.
 	Clock   bool // it sets Context.Now: -m limit
 	Rejects bool // it answers packets for which Reject is not RejectNone: -j REJECT
@@ -18,12 +22,15 @@ type Options struct {
 
 // Ruleset is a compiled rule set. It is immutable; any number of Matchers use it at the same time.
 type Ruleset struct {
-	rules    []Info      // by RuleID
-	chains   []ChainInfo // in order of families and declaration
-	warnings []Warning
-	prog     [2]program // IPv4, IPv6
-	needs    Needs
-	opt      Options
+	rules       []Info      // by RuleID
+	chains      []ChainInfo // in order of families and declaration
+	warnings    []Warning
+	prog        [programs]program // by place
+	raw         bool              // there is a raw table
+	assign      []uint32          // by RuleID, as far as there are any: what the rule gives, as Early.Assign
+	assignments []*CTTarget
+	needs       Needs
+	opt         Options
 }
 
 // RuleID names what decided a packet, or a counter: a rule (its index in Rules), or behind these the policy of an IP
@@ -32,10 +39,12 @@ type RuleID uint32
 
 // The identities behind the rules, added to the number of rules.
 const (
-	idPolicy4 = iota // policy of FORWARD, IPv4
-	idPolicy6        // policy of FORWARD, IPv6
-	idShort          // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
-	idExtra          // how many there are
+	idPolicy4    = iota // policy of FORWARD, IPv4
+	idPolicy6           // policy of FORWARD, IPv6
+	idRawPolicy4        // policy of PREROUTING in table raw, IPv4
+	idRawPolicy6        // policy of PREROUTING in table raw, IPv6
+	idShort             // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
+	idExtra             // how many there are
 )
 
 // Info describes one rule of a rule set, for listings.
@@ -123,15 +132,22 @@ func (rs *Ruleset) Needs() Needs { return rs.needs }
 // of packets dropped for a short header.
 func (rs *Ruleset) Counters() int { return len(rs.rules) + idExtra }
 
-// RuleName returns how events and listings call a rule: "FORWARD 3", "FORWARD policy", "mychain 2", "short header".
+// RuleName returns how events and listings call a rule: "FORWARD 3", "FORWARD policy", "mychain 2", "short header",
+// "raw PREROUTING 1".
 func (rs *Ruleset) RuleName(id RuleID) string {
 	if int(id) < len(rs.rules) {
 		r := &rs.rules[id]
-		return r.Chain + " " + strconv.Itoa(r.Number)
+		name := r.Chain + " " + strconv.Itoa(r.Number)
+		if r.Table != "filter" {
+			name = r.Table + " " + name
+		}
+		return name
 	}
 	switch int(id) - len(rs.rules) {
 	case idPolicy4, idPolicy6:
 		return "FORWARD policy"
+	case idRawPolicy4, idRawPolicy6:
+		return "raw PREROUTING policy"
 	case idShort:
 		return "short header"
 	}

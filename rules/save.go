@@ -1,6 +1,9 @@
 package rules
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+)
 
 // AppendSave appends the rule as iptables-save prints it, without counters: "-A CHAIN -s … -m … -j …".
 func (r *Rule) AppendSave(b []byte, chain string) []byte {
@@ -30,6 +33,9 @@ func (r *Rule) AppendSave(b []byte, chain string) []byte {
 		b = append(b, " -m "...)
 		b = append(b, m.Name()...)
 		b = m.AppendSave(b)
+	}
+	if t := r.Target.CT; t != nil {
+		b = t.AppendSave(append(append(b, " -j "...), t.target...))
 	}
 	switch r.Target.Verb {
 	case VerbAccept:
@@ -84,4 +90,48 @@ func appendProtocol(b []byte, num uint8) []byte {
 		return append(b, n...)
 	}
 	return strconv.AppendUint(b, uint64(num), 10)
+}
+
+// AppendSave appends the rule set of one IP version as iptables-save -c prints it. counters are those of all matchers
+// together, by RuleID; with none, those of the files are printed.
+func (rs *Ruleset) AppendSave(b []byte, f Family, counters []Counter) []byte {
+	of := func(id RuleID, n Counter) Counter {
+		if counters == nil {
+			return n
+		}
+		return counters[id]
+	}
+	b = append(b, "*filter\n"...)
+	seen := make(map[string]bool)
+	var policy *Chain
+	for i := range rs.chains {
+		if c := &rs.chains[i]; c.Family&f != 0 && c.Policy != PolicyNone {
+			policy = c.Chain // of several files the last
+		}
+	}
+	head := Counter{}
+	verdict := PolicyAccept
+	if policy != nil {
+		head, verdict = policy.Counter, policy.Policy
+	}
+	head = of(rs.PolicyID(f), head)
+	b = fmt.Appendf(b, ":FORWARD %s [%d:%d]\n", verdict, head.Packets, head.Bytes)
+	for i := range rs.chains {
+		if c := &rs.chains[i]; c.Family&f != 0 && c.Policy == PolicyNone && !seen[c.Name] {
+			seen[c.Name] = true
+			b = fmt.Appendf(b, ":%s - [0:0]\n", c.Name)
+		}
+	}
+	for i := range rs.chains {
+		for _, id := range rs.chains[i].Rules {
+			r := &rs.rules[id]
+			if r.Family&f == 0 {
+				continue
+			}
+			n := of(id, r.Counter)
+			b = fmt.Appendf(b, "[%d:%d] ", n.Packets, n.Bytes)
+			b = append(r.Rule.AppendSave(b, r.Chain), '\n')
+		}
+	}
+	return append(b, "COMMIT\n"...)
 }

@@ -236,6 +236,7 @@ var targets = []module{
 			m.(*LogTarget).Threshold = uint16(rp.number(a[0], 65535))
 		}},
 	}},
+	ctTarget, notrackTarget,
 }
 
 // number reads a number up to limit.
