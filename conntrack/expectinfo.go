@@ -89,7 +89,7 @@ func (i *ExpectInfo) AppendLine(b []byte, f Format) []byte {
 	}
 	b = append(b, ' ')
 	b = appendNumber(b, "proto=", uint64(i.Proto))
-	b = i.appendPair(b, "", src, dst, i.SrcPort, i.DstPort, f)
+	b = i.appendPair(b, "", src, dst, i.SrcPort, i.DstPort, i.Proto, f)
 	if f == FormatProc {
 		b = i.appendFlags(b)
 		if i.Flags != 0 {
@@ -113,10 +113,10 @@ func (i *ExpectInfo) AppendLine(b []byte, f Format) []byte {
 	if i.AnyPort {
 		maskPort = 0
 	}
-	b = i.appendPair(b, "mask-", maskSrc, ones, maskPort, 0xffff, f)
+	b = i.appendPair(b, "mask-", maskSrc, ones, maskPort, 0xffff, i.Proto, f)
 	m := Info{Key: i.Master, Flipped: i.MasterFlipped}
 	t := m.Tuple(Original)
-	b = i.appendPair(b, "master-", t.Src, t.Dst, t.SrcPort, t.DstPort, f)
+	b = i.appendPair(b, "master-", t.Src, t.Dst, t.SrcPort, t.DstPort, i.Master.Proto, f)
 	if i.Zone != 0 {
 		b = appendNumber(b, "zone=", uint64(i.Zone))
 	}
@@ -150,8 +150,8 @@ func (i *ExpectInfo) appendFlags(b []byte) []byte {
 	return b
 }
 
-// appendPair appends two addresses and ports, with a space behind each field.
-func (i *ExpectInfo) appendPair(b []byte, prefix string, src, dst netip.Addr, sport, dport uint16, f Format) []byte {
+// appendPair appends two addresses and ports, or GRE's keys, with a space behind each field.
+func (i *ExpectInfo) appendPair(b []byte, prefix string, src, dst netip.Addr, sport, dport uint16, proto uint8, f Format) []byte {
 	b = append(b, prefix...)
 	b = append(b, "src="...)
 	b = appendAddr(b, src, f)
@@ -160,7 +160,7 @@ func (i *ExpectInfo) appendPair(b []byte, prefix string, src, dst netip.Addr, sp
 	b = append(b, "dst="...)
 	b = appendAddr(b, dst, f)
 	b = append(b, ' ')
-	if f == FormatProc && i.Proto == packet.ProtoGRE {
+	if proto == packet.ProtoGRE {
 		b = append(b, "srckey=0x"...)
 		b = strconv.AppendUint(b, uint64(sport), 16)
 		b = append(b, " dstkey=0x"...)

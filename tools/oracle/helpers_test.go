@@ -166,6 +166,13 @@ func (d *helperDuel) play(in packet.Port, frame []byte, text string) (conntrack.
 		}
 	}
 	ke, we := d.expected()
+	for range 20 {
+		if slices.Equal(ke, we) {
+			break
+		}
+		// The kernel's list counts the places of all namespaces: a change in another one makes it repeat or skip lines.
+		ke, we = d.expected()
+	}
 	if !slices.Equal(ke, we) {
 		fail("the kernel expects\n%s\ncorewire expects\n%s", strings.Join(ke, "\n"), strings.Join(we, "\n"))
 	}
