@@ -175,17 +175,31 @@ func (s *Stats) Ledger() Ledger {
 // dumpSlice is how many buckets or entries a worker copies between two bursts for a listing: some 10 µs of work.
 const dumpSlice = 64
 
+// listingShare bounds what a listing takes of a worker: one part in so many of its time, 2 %, for copying the entries;
+// waking the reader comes on top. A million entries then take some seconds. A larger share would slow forwarding
+// noticeably, a smaller one the reader.
+const listingShare = 50
+
+// listingRest is the longest pause between two slices: a slice during which the worker's thread was not running says
+// nothing about what a slice costs.
+const listingRest = time.Millisecond
+
 // Connections calls f with all entries of the table, some at a time, and stops at f's first error. Entries that come
 // or go meanwhile may be missing or seen; none is seen twice. f may keep nothing of the slice.
 func (e *Engine) Connections(ctx context.Context, f func([]conntrack.Info) error) error {
+	// A worker that does not answer before ctx ends may still write to it later: then nobody else uses it.
+	out := make([]conntrack.Info, dumpSlice)
 	for _, w := range e.workers {
 		var cursor uint64
 		for {
 			var n int
 			var next uint64
-			// New room each time a worker might still write to it after ctx has ended.
-			out := make([]conntrack.Info, dumpSlice)
-			if err := e.ask(ctx, w, func() { n, next = w.table.Dump(cursor, out, w.now) }); err != nil {
+			var began, ended int64
+			if err := e.ask(ctx, w, func() {
+				began = e.clock()
+				n, next = w.table.Dump(cursor, out, w.now)
+				ended = e.clock()
+			}); err != nil {
 				return err
 			}
 			if n > 0 {
@@ -197,9 +211,19 @@ func (e *Engine) Connections(ctx context.Context, f func([]conntrack.Info) error
 				break
 			}
 			cursor = next
+			if rest := time.Duration(began + listingShare*(ended-began) - e.clock()); rest > 0 && e.isRunning() {
+				time.Sleep(min(rest, listingRest))
+			}
 		}
 	}
 	return nil
+}
+
+// isRunning reports whether the workers run.
+func (e *Engine) isRunning() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running
 }
 
 // Expectations calls f with the connections that helpers expect, some at a time, and stops at f's first error. f may keep
