@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"time"
 
-	"corewire/conntrack"
 	"corewire/internal/packet"
 )
 
@@ -67,9 +66,9 @@ var known = []struct {
 	},
 	{
 		"broken headers", "ip6_tables drops a packet whose extension headers cannot be followed at the first rule with -p (ip6_packet_match, net/ipv6/netfilter/ip6_tables.c); " +
-			"here such a rule does not match. The packet is INVALID: with a rule that drops these first, both sides are equal",
+			"here such a rule does not match, in the raw table neither. The packet is INVALID: with a rule that drops these first, both sides are equal",
 		func(_ *comparison, p *packet.Packet, k *passage, d *decision) bool {
-			return p.Problem == packet.ProblemExtHeader && d.State == conntrack.StateInvalid && len(k.sights) == 1 && k.sights[0].Entry == 0
+			return p.Problem == packet.ProblemExtHeader && len(k.out) == 0 && (len(k.sights) == 0 || k.sights[0].Entry == 0)
 		},
 	},
 	{

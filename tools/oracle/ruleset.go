@@ -33,10 +33,7 @@ func newRuleFile(name string, src []byte) (*ruleFile, error) {
 func save(f *rules.File, family rules.Family) []byte {
 	b := []byte("*mangle\n-A FORWARD -m conntrack --ctstate INVALID\nCOMMIT\n")
 	for _, t := range f.Tables {
-		if t.Name != "filter" {
-			continue
-		}
-		b = append(b, "*filter\n"...)
+		b = fmt.Appendf(b, "*%s\n", t.Name)
 		for _, c := range t.Chains {
 			b = fmt.Appendf(b, ":%s %s [0:0]\n", c.Name, c.Policy)
 		}
