@@ -647,6 +647,16 @@ func (c *compiler) match(m Match, add func(pred)) {
 		c.rs.needs |= NeedNow
 		add(pred{op: opLimit, a: uint32(len(c.cur.buckets))})
 		c.cur.buckets = append(c.cur.buckets, newBucket(m))
+	case *MSSMatch:
+		add(pred{op: opHeader, lo: 20})
+		add(pred{op: opMSS, not: m.Not, lo: m.Lo, hi: m.Hi})
+	case *VLANMatch:
+		if m.ID {
+			add(pred{op: opVLAN, not: m.IDNot, lo: m.IDLo, hi: m.IDHi})
+		}
+		if m.PCP {
+			add(pred{op: opPCP, not: m.PCPNot, lo: m.PCPLo, hi: m.PCPHi})
+		}
 	case *StatisticMatch:
 		if m.Random {
 			add(pred{op: opRandom, not: m.Not, a: m.Probability})

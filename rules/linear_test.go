@@ -331,6 +331,38 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 				m.HasLen && (8*(uint32(h[1])+1) == m.Len) == m.LenNot || m.Reserved && binary.BigEndian.Uint32(h[4:]) != 0 {
 				return false
 			}
+		case *MSSMatch:
+			if !has(20) {
+				return false
+			}
+			n := int(th[12]>>4) * 4
+			if n < 20 || n > len(th) {
+				*hotdrop = true
+				return false
+			}
+			hit := false
+			for o := th[20:n]; len(o) > 0; {
+				if len(o) >= 4 && o[0] == 2 && o[1] == 4 {
+					hit = within(binary.BigEndian.Uint16(o[2:]), PortRange{Lo: m.Lo, Hi: m.Hi})
+					break
+				}
+				step := 1
+				if o[0] >= 2 && len(o) > 1 && o[1] != 0 {
+					step = int(o[1])
+				}
+				o = o[min(step, len(o)):]
+			}
+			if hit == m.Not {
+				return false
+			}
+		case *VLANMatch:
+			tci := uint16(0)
+			if typ := binary.BigEndian.Uint16(p.Frame[12:]); typ == 0x8100 || typ == 0x88a8 {
+				tci = binary.BigEndian.Uint16(p.Frame[14:])
+			}
+			if m.ID && !within(tci&0xfff, PortRange{m.IDLo, m.IDHi, m.IDNot}) || m.PCP && !within(tci>>13, PortRange{m.PCPLo, m.PCPHi, m.PCPNot}) {
+				return false
+			}
 		case *StatisticMatch: // the tests use --every 2, and a state of their own
 			if l.nth == nil {
 				l.nth = make(map[*StatisticMatch]uint32)

@@ -48,6 +48,9 @@ const (
 	opLimit                // buckets[a]
 	opNth                  // counters[a]
 	opRandom               // with probability a of 1<<31
+	opMSS                  // maximum segment size lo..hi in the TCP options
+	opVLAN                 // lo..hi id of the outermost VLAN tag
+	opPCP                  // lo..hi priority of it
 )
 
 // pred is one condition of a rule. All conditions of a rule must hold.
@@ -78,7 +81,7 @@ func answer(b bool) outcome {
 // volatile says that the condition may answer differently for packets of one connection, direction, state and port.
 func (o op) volatile(proto uint8) bool {
 	switch o {
-	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMark, opConnMark, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom:
+	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMark, opConnMark, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP:
 		return true
 	case opHeader, opMulti, opSport, opDport:
 		return !keyed(proto)
@@ -129,6 +132,13 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		ok = uint16(p.Frame[int(p.L4)+13])&q.lo == q.hi
 	case opOption:
 		return tcpOption(p, uint8(q.lo), q.not)
+	case opMSS:
+		return tcpMSS(p, q)
+	case opVLAN:
+		ok = p.VLAN >= q.lo && p.VLAN <= q.hi
+	case opPCP:
+		v := priorityOf(p)
+		ok = v >= q.lo && v <= q.hi
 	case opICMP:
 		l4 := int(p.L4)
 		code := uint16(p.Frame[l4+1])

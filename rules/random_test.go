@@ -144,6 +144,9 @@ func (g generator) conditions(fam Family) string {
 		if g.IntN(5) == 0 {
 			b.WriteString(" " + g.not() + "--tcp-option " + g.pick("2", "3", "4", "8"))
 		}
+		if g.IntN(6) == 0 {
+			b.WriteString(" -m tcpmss " + g.not() + "--mss " + g.pick("1460", "0:1459", "1461:", ":"))
+		}
 	case 1:
 		b.WriteString(" -p udp -m udp")
 		if g.IntN(2) == 0 {
@@ -241,6 +244,8 @@ func (g generator) odd(fam Family) string {
 		" -m connmark "+g.not()+"--mark "+g.pick("0", "1/1", "2"),
 		" -m mac "+g.not()+"--mac-source "+g.pick("02:00:00:00:00:01", "02:00:00:00:00:02"),
 		" -m pkttype "+g.not()+"--pkt-type "+g.pick("unicast", "multicast", "broadcast"),
+		" -m vlan "+g.not()+"--vlan-id "+g.pick("0", "1", "1:2"),
+		" -m vlan "+g.not()+"--vlan-id "+g.pick("0", "1:")+" "+g.not()+"--vlan-pcp "+g.pick("0", "1", "2:"),
 		" -m physdev "+g.not()+"--physdev-in "+g.pick("inside", "eth1", "br0"),
 		" -m statistic --mode nth "+g.not()+"--every 2 --packet "+g.pick("0", "1")+" -m conntrack --ctstate "+g.states(),
 	)
@@ -284,6 +289,9 @@ func (g generator) flow(fam Family) flow {
 func (g generator) packet(f flow) (*packet.Packet, *Context) {
 	var b []byte
 	opts := []packettest.Option{packettest.TTL(uint8(1 + g.IntN(255))), packettest.TOS(uint8(g.IntN(256))), packettest.PayloadLen(g.IntN(100))}
+	if g.IntN(4) == 0 {
+		opts = append(opts, packettest.VLAN(uint16(g.IntN(3))))
+	}
 	src, dst := f.src.Addr(), f.dst.Addr()
 	if src.Is6() && g.IntN(6) == 0 {
 		if g.IntN(2) == 0 {
@@ -324,6 +332,9 @@ func (g generator) packet(f flow) (*packet.Packet, *Context) {
 		}
 	default:
 		b = packettest.NewGRE(src, dst, 0x800, opts...)
+	}
+	if b[12] == 0x81 {
+		b[14] |= byte(g.IntN(4)) << 5
 	}
 	p := &packet.Packet{Frame: b, In: f.in}
 	packet.Parse(p)
