@@ -335,7 +335,8 @@ func (e *Engine) SetRuleset(ctx context.Context, rs *rules.Ruleset) error {
 	for i, w := range e.workers {
 		m := matchers[i]
 		err := e.ask(ctx, w, func() {
-			w.matcher, w.epoch = m, epoch
+			w.use(m)
+			w.epoch = epoch
 			if epoch == 1 { // the numbers begin again: verdicts cached under the first rule set must not be taken for new ones
 				w.table.ClearVerdicts()
 			}

@@ -182,7 +182,6 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 		table:     table,
 		defrag:    conntrack.NewDefrag(limits),
 		regroup:   conntrack.NewDefrag(limits),
-		matcher:   c.Ruleset.NewMatcher(),
 		epoch:     1,
 		policy:    c.Policy,
 		zones:     c.Zones,
@@ -193,6 +192,7 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 		late:      make([]conntrack.Late, 64),
 		commands:  make(chan func(), 16),
 	}
+	w.use(c.Ruleset.NewMatcher())
 	for p := range w.tx {
 		w.tx[p] = make([]packet.Frame, 0, 2*c.Burst)
 		w.answers[p] = make([]packet.Frame, 0, c.Burst)

@@ -18,6 +18,7 @@ type Worker struct {
 	defrag  *conntrack.Defrag // fragments from the wire
 	regroup *conntrack.Defrag // complete datagrams that other workers handed over, put together again
 	matcher *rules.Matcher
+	raw     *raw          // nil without a raw table; changes with matcher
 	context rules.Context // of the packet being matched; reused
 	epoch   uint32        // number of the rule set, above the trace in a cached verdict; 1 to maxEpoch
 
@@ -59,6 +60,7 @@ type Result struct {
 	Verdict Verdict
 	Reason  DropReason
 	Tracked bool // State and Rule are valid: the packet went through connection tracking and the rules
+	Early   bool // Rule is valid: the raw table dropped the packet, which was not tracked
 	Rule    rules.RuleID
 	State   conntrack.State
 	Dir     conntrack.Dir // with State, where the packet has a connection
@@ -170,12 +172,16 @@ func (w *Worker) takeOver(now conntrack.Tick) int {
 // judge decides the first n packets of the burst in order: hash all, touch all buckets, then all entries, so that the
 // cache misses of a burst overlap; then track, match and place one after the other.
 func (w *Worker) judge(n int, now conntrack.Tick) {
+	if w.raw != nil {
+		w.judgeRaw(n, now)
+		return
+	}
 	burst := w.packets[:n]
 	w.table.Hash(burst)
 	w.table.Touch(burst)
 	for i := range burst {
 		p := &burst[i]
-		if p.Flags&packet.Fragment != 0 || p.FragHdr != 0 {
+		if fragmented(p) {
 			w.fragment(w.defrag, p, w.frames[i], now)
 			continue
 		}
@@ -281,7 +287,8 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 		w.c.Verdict[Hold]++
 		w.record(in, Hold, DropNone)
 	case conntrack.Passed: // it cannot be put together and is judged by itself: INVALID
-		w.settle(f, in, w.decide(p, now))
+		w.whole[0] = *p
+		w.settle(f, in, w.single(w.whole[:], now))
 	case conntrack.Broken:
 		w.settleAll(store.Frames(), in, fragmentReason(store.Why()))
 	case conntrack.Complete:
@@ -294,8 +301,7 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 		case store == w.defrag && w.foreign(q):
 			w.handOffGroup(store.Frames(), in, w.owner(q))
 		default:
-			w.table.Hash(w.whole[:])
-			w.settleAll(store.Frames(), in, w.decide(q, now))
+			w.settleAll(store.Frames(), in, w.single(w.whole[:], now))
 		}
 	}
 }
