@@ -148,6 +148,9 @@ func (c *Config) assign(s *Setting, text string, place Place) *Problem {
 	canonical, n, ok := s.read(text)
 	if !ok {
 		p := &Problem{Place: place, Setting: s.Name, Value: text, Expected: s.Expected()}
+		if s.why != nil {
+			p.Hint = s.why(text)
+		}
 		if s.Kind == Choice {
 			if near, ok := nearest(text, s.Choices); ok {
 				p.Hint = "did you mean " + near + "?"

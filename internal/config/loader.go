@@ -112,6 +112,9 @@ func Load(path string, flags *pflag.FlagSet) (c *Config, warnings []string, err 
 			found = nil // a key without a value; viper would give the flag's default
 		}
 		value, ok := scalar(found)
+		if list, is := found.([]any); is && s.separator != "" {
+			value, ok = joined(list, s.separator)
+		}
 		if !ok {
 			problems = append(problems, &Problem{Place: place, Setting: s.Name, Value: "a list or table", Expected: "one value: " + s.Expected()})
 			continue
@@ -194,6 +197,19 @@ func scalar(value any) (string, bool) {
 		return fmt.Sprint(x), true
 	}
 	return "", false
+}
+
+// joined returns the elements of a list in a file as one text.
+func joined(list []any, separator string) (string, bool) {
+	var words []string
+	for _, x := range list {
+		text, ok := scalar(x)
+		if !ok {
+			return "", false
+		}
+		words = append(words, text)
+	}
+	return strings.Join(words, separator), true
 }
 
 // cross checks what no single row can.

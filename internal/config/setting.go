@@ -51,6 +51,9 @@ type Setting struct {
 	Help    string   // one sentence without a full stop
 
 	canon func(string) (string, bool) // checks a Text and makes it canonical; nil: any text is a value
+	why   func(string) string         // says what is wrong with a Text that canon refuses; may be nil
+	// separator stands between the elements where a file has a list; "" where it may have none.
+	separator string
 
 	get func(*Config) string         // canonical text
 	set func(*Config, string, int64) // canonical text, and its number in Unit (Duration: in ns)

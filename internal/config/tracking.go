@@ -33,7 +33,36 @@ func trackingRows() []Setting {
 		}
 		rows = append(rows, s)
 	}
-	return append(rows, helperRow())
+	return append(rows, helperRow(), timeoutsRow())
+}
+
+// timeoutsRow is the setting that defines the timeout policies of -j CT --timeout, in the words of `nfct add timeout`.
+func timeoutsRow() Setting {
+	return Setting{Name: "timeouts", Group: "Connection tracking", Kind: Text, Default: "",
+		Text: `policies like "voip udp unreplied 10 replied 300; ssh tcp established 86400" (name, protocol, states with seconds), or a list of such in a file`,
+		When: Live, Help: "timeout policies for the connections of rules with -j CT --timeout; what a policy does not say is as for all others", separator: "; ",
+		canon: func(text string) (string, bool) {
+			s, err := conntrack.DefaultSettings().WithTimeouts(text)
+			if err != nil {
+				return "", false
+			}
+			return s.Timeouts(), true
+		},
+		why: func(text string) string {
+			if _, err := conntrack.DefaultSettings().WithTimeouts(text); err != nil {
+				return err.Error()
+			}
+			return ""
+		},
+		get: func(c *Config) string { return c.tracking.Timeouts() },
+		set: func(c *Config, text string, _ int64) {
+			changed, err := c.tracking.WithTimeouts(text)
+			if err != nil { // canon has checked it
+				panic("config: " + err.Error())
+			}
+			c.tracking = changed
+		},
+	}
 }
 
 // helperRow is the setting that gives connections a helper by their port. Linux had nf_conntrack_helper as a switch, until

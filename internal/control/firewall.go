@@ -273,6 +273,11 @@ func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]co
 			return nil, &RefusedError{err}
 		}
 	}
+	if rs == nil { // those that stay need the timeout policies that they name
+		if err := f.engine.Ruleset().CheckTimeouts(to.Tracking().TimeoutPolicies()); err != nil {
+			return nil, &RefusedError{err}
+		}
+	}
 	if err := f.apply(ctx, from, to, rs); err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func listRules(rs *rules.Ruleset, counters []rules.Counter) []ChainCounters {
 		if chain.Policy != rules.PolicyNone {
 			c.Policy = chain.Policy.String()
 			for _, f := range []rules.Family{rules.IPv4, rules.IPv6} {
-				if id := rs.PolicyID(f); chain.Family&f != 0 && int(id) < len(counters) {
+				if id := rs.ChainPolicyID(chain.Table, f); chain.Family&f != 0 && int(id) < len(counters) {
 					c.Packets += counters[id].Packets
 					c.Bytes += counters[id].Bytes
 				}
@@ -78,6 +78,9 @@ func newRuleCounters(info *rules.Info, counter rules.Counter) RuleCounters {
 }
 
 func target(t rules.Target) string {
+	if t.CT != nil {
+		return t.CT.Name()
+	}
 	switch t.Verb {
 	case rules.VerbAccept:
 		return "ACCEPT"
