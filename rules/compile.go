@@ -647,6 +647,9 @@ func (c *compiler) match(m Match, add func(pred)) {
 		c.rs.needs |= NeedNow
 		add(pred{op: opLimit, a: uint32(len(c.cur.buckets))})
 		c.cur.buckets = append(c.cur.buckets, newBucket(m))
+	case *StringMatch:
+		add(pred{op: opText, not: m.Not, lo: m.From, hi: m.To, a: uint32(len(c.cur.texts))})
+		c.cur.texts = append(c.cur.texts, newText(m))
 	case *MSSMatch:
 		add(pred{op: opHeader, lo: 20})
 		add(pred{op: opMSS, not: m.Not, lo: m.Lo, hi: m.Hi})

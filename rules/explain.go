@@ -19,7 +19,7 @@ var opNames = [...]string{
 	opLength: "length", opTTL: "TTL or hop limit", opTOS: "TOS or traffic class", opCWR: "ECN flags", opMark: "mark", opConnMark: "mark of the connection",
 	opMAC: "MAC address", opLink: "packet type", opRtType: "routing header's type", opRtSegs: "segments left", opRtLen: "routing header's length",
 	opRtReserved: "routing header's reserved bytes", opLimit: "limit", opNth: "turn", opRandom: "chance",
-	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority",
+	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority", opText: "text",
 }
 
 // Explain walks the rules one by one, as iptables does, and tells what was tried in order; the result is that of Match,

@@ -16,7 +16,7 @@ func FuzzParse(f *testing.F) {
 		"*filter\n-A FORWARD -p icmp --icmp-type echo -j ACCEPT -c 1,2\n-4 -I FORWARD 1 -m conntrack --ctstate NEW,DNAT --ctexpire 1:\nCOMMIT\n*nat\n-A x\nCOMMIT",
 		"*filter\n-A FORWARD -s 1.2.3.4,5/8,::1 -d 1.1.1.1/255.0.255.0 -p udp -m multiport --ports 1,2:3,ssh\n# c\n:a -\n-N b\n-P FORWARD DROP\nCOMMIT",
 		"*filter\n:a - [0:0]\n:b - [0:0]\n-A a -j b\n-A b -j a\n-A FORWARD --protocol=tcp --tcp-f SYN,ACK SYN --tcp-option 4 -j a\nCOMMIT",
-		"*filter\n-A FORWARD -p tcp -m tcpmss ! --mss 1:1460 -m vlan ! --vlan-id 7:9 --vlan-pcp 5 -j ACCEPT\nCOMMIT\n",
+		"*filter\n-A FORWARD -p tcp -m tcpmss ! --mss 1:1460 -m vlan ! --vlan-id 7:9 --vlan-pcp 5 -m string ! --hex-string \"|0d 0a|x\" --algo bm --from 3 --icase -j ACCEPT\nCOMMIT\n",
 		"*filter\n-A FORWARD -m limit --limit 3/min --limit-burst 9 -m statistic --mode nth --every 3 --packet 1 -j LOG --log-prefix \"a b\" --log-level info\n" +
 			"-A FORWARD -p tcp -m ecn --ecn-tcp-cwr -m tos --tos 1/3 -m dscp --dscp-class AF11 -j REJECT --reject-with tcp-rst\n" +
 			"-A FORWARD -m iprange --src-range 1.1.1.1-2.2.2.2 -m addrtype --dst-type LOCAL -m mac --mac-source 0:1:2:3:4:5 -m mark --mark 1/2 -j NFLOG --nflog-group 3\n" +

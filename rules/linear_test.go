@@ -331,6 +331,20 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 				m.HasLen && (8*(uint32(h[1])+1) == m.Len) == m.LenNot || m.Reserved && binary.BigEndian.Uint32(h[4:]) != 0 {
 				return false
 			}
+		case *StringMatch:
+			hit := false
+			d := p.Frame[p.L3:p.End]
+			for i := int(m.From); i+len(m.Text) <= min(len(d), int(m.To)); i++ {
+				same := true
+				for k := range len(m.Text) {
+					x, y := d[i+k], m.Text[k]
+					same = same && (x == y || m.IgnCase && upper(x) == upper(y))
+				}
+				hit = hit || same
+			}
+			if hit == m.Not {
+				return false
+			}
 		case *MSSMatch:
 			if !has(20) {
 				return false

@@ -51,6 +51,7 @@ const (
 	opMSS                  // maximum segment size lo..hi in the TCP options
 	opVLAN                 // lo..hi id of the outermost VLAN tag
 	opPCP                  // lo..hi priority of it
+	opText                 // texts[a] in bytes lo to hi of the datagram
 )
 
 // pred is one condition of a rule. All conditions of a rule must hold.
@@ -81,7 +82,7 @@ func answer(b bool) outcome {
 // volatile says that the condition may answer differently for packets of one connection, direction, state and port.
 func (o op) volatile(proto uint8) bool {
 	switch o {
-	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMark, opConnMark, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP:
+	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMark, opConnMark, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText:
 		return true
 	case opHeader, opMulti, opSport, opDport:
 		return !keyed(proto)
@@ -134,6 +135,8 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		return tcpOption(p, uint8(q.lo), q.not)
 	case opMSS:
 		return tcpMSS(p, q)
+	case opText:
+		ok = g.texts[q.a].in(window(p.Frame[p.L3:p.End], q.lo, q.hi))
 	case opVLAN:
 		ok = p.VLAN >= q.lo && p.VLAN <= q.hi
 	case opPCP:

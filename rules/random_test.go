@@ -245,6 +245,7 @@ func (g generator) odd(fam Family) string {
 		" -m mac "+g.not()+"--mac-source "+g.pick("02:00:00:00:00:01", "02:00:00:00:00:02"),
 		" -m pkttype "+g.not()+"--pkt-type "+g.pick("unicast", "multicast", "broadcast"),
 		" -m vlan "+g.not()+"--vlan-id "+g.pick("0", "1", "1:2"),
+		" -m string "+g.not()+"--hex-string "+g.pick(`"|0a01|"`, `"|00|"`, `"|2001|"`)+" --algo "+g.pick("bm", "kmp --icase", "bm --from 14 --to 20"),
 		" -m vlan "+g.not()+"--vlan-id "+g.pick("0", "1:")+" "+g.not()+"--vlan-pcp "+g.pick("0", "1", "2:"),
 		" -m physdev "+g.not()+"--physdev-in "+g.pick("inside", "eth1", "br0"),
 		" -m statistic --mode nth "+g.not()+"--every 2 --packet "+g.pick("0", "1")+" -m conntrack --ctstate "+g.states(),

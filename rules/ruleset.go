@@ -187,6 +187,7 @@ type program struct {
 	ports    []PortRange
 	buckets  []*bucket  // shared by all matchers
 	counters []*counter // shared by all matchers
+	texts    []*text
 	policy   Verdict
 	v6       bool
 	depth    int // the longest chain of nested calls
