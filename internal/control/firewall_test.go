@@ -19,10 +19,11 @@ type broken struct{ ring.Wire }
 
 func (broken) Receive(packet.Port, []packet.Frame) int { panic("torn") }
 
-// fakeLink counts how often it is closed.
+// fakeLink counts how often it is closed or abandoned.
 type fakeLink struct {
-	wires  []ring.Wire
-	closed int
+	wires     []ring.Wire
+	closed    int
+	abandoned int
 }
 
 func (l *fakeLink) Wires() []ring.Wire                         { return l.wires }
@@ -30,6 +31,7 @@ func (l *fakeLink) Report() ring.Report                        { return ring.Rep
 func (l *fakeLink) Beat(int, int64)                            {}
 func (l *fakeLink) XDP() (map[string]map[string]uint64, error) { return nil, nil }
 func (l *fakeLink) Close() error                               { l.closed++; return nil }
+func (l *fakeLink) Abandon() error                             { l.abandoned++; return nil }
 
 // A panic in a worker ends the firewall and leaves the interfaces to the fail mode; any other end gives them back.
 func TestPanicLeavesFailMode(t *testing.T) {
@@ -68,9 +70,9 @@ func TestPanicLeavesFailMode(t *testing.T) {
 		}
 		err = f.Close()
 		switch {
-		case panics && (l.closed != 0 || err == nil || !strings.Contains(err.Error(), "stays attached")):
+		case panics && (l.closed != 0 || l.abandoned != 1 || err == nil || !strings.Contains(err.Error(), "stays attached")):
 			t.Errorf("after a panic: closed %d times, %v", l.closed, err)
-		case !panics && (l.closed != 1 || err != nil):
+		case !panics && (l.closed != 1 || l.abandoned != 0 || err != nil):
 			t.Errorf("after a good end: closed %d times, %v", l.closed, err)
 		}
 		if err := wires[0].Close(); err != nil {
