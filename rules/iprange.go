@@ -44,9 +44,6 @@ func (r *AddrRange) appendSave(b []byte, opt string) []byte {
 	return r.Hi.Netip().AppendTo(append(b, '-'))
 }
 
-// has says whether an address is in the range, Not aside.
-func (r *AddrRange) has(a packet.Addr) bool { return !lessAddr(a, r.Lo) && !lessAddr(r.Hi, a) }
-
 func lessAddr(a, b packet.Addr) bool { return a.Hi < b.Hi || a.Hi == b.Hi && a.Lo < b.Lo }
 
 func (rp *ruleParser) addrRange(r *AddrRange, not bool, a token) {

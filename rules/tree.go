@@ -67,7 +67,6 @@ type builder struct {
 	last   bool     // nothing can be put off to a further tree
 	budget int      // entries that may still be written for the tree
 	count  []int32
-	arena  []uint32
 }
 
 // known is what the cuts above a node say of the headers that come there.
