@@ -42,7 +42,8 @@
 //
 // 124 bytes at a million entries, IPv4 and IPv6 alike (TestBytesPerEntry). One entry serves both directions: the key is
 // canonical, and one bit tells which way the first packet ran. Packet and byte counts and the time of the beginning
-// are arrays of their own, 32 and 8 bytes an entry, that exist once they were switched on.
+// are arrays of their own, 32 and 8 bytes an entry, that exist once they were switched on; so is the number of a timeout
+// policy, 2 bytes an entry, once a rule names one.
 //
 // # The buckets
 //

@@ -9,6 +9,8 @@
 //	RX burst → parse all → steer (fragments, non-IP, other workers' flows) → hash all → touch all buckets
 //	   → track → verdict (cached or matched) → confirm → TX of the other port or free list → one kick
 //
+// With a raw table every whole packet goes through it before the hash (raw.go), since it may choose the zone.
+//
 // That way is worker.go, read downwards. Nothing on it allocates, locks, logs, formats, calls through an interface
 // per packet, or asks the time: the clock is read once a burst and passed in.
 //

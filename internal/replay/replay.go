@@ -158,6 +158,8 @@ func newFrame(c ring.Captured, result *dataplane.Result, rs *rules.Ruleset) Fram
 	if result.Tracked {
 		f.State = result.State.String()
 		f.Rule = rs.RuleName(result.Rule)
+	} else if result.Early {
+		f.Rule = rs.RuleName(result.Rule)
 	}
 	return f
 }
