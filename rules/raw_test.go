@@ -294,3 +294,25 @@ func TestRawPresence(t *testing.T) {
 		t.Errorf("%v allocations", allocs)
 	}
 }
+
+// A rule set with both tables prints back as one that judges alike.
+func TestRawSave(t *testing.T) {
+	const text = "*raw\n:PREROUTING DROP [1:2]\n:u - [0:0]\n[0:0] -A PREROUTING -j u\n[3:4] -A u -j CT --zone 5\nCOMMIT\n" +
+		"*filter\n:FORWARD ACCEPT [5:6]\n:u - [0:0]\n[7:8] -A FORWARD -g u\n[0:0] -A u -j DROP\nCOMMIT\n"
+	f, err := Parse("x", []byte(text), IPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, err := Compile([]*File{f}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(rs.AppendSave(nil, IPv4, nil)); got != text {
+		t.Errorf("got\n%s, want\n%s", got, text)
+	}
+	n := make([]Counter, rs.Counters())
+	n[rs.ChainPolicyID("raw", IPv4)] = Counter{9, 10}
+	if got := string(rs.AppendSave(nil, IPv4, n)); !strings.Contains(got, ":PREROUTING DROP [9:10]") || !strings.Contains(got, ":FORWARD ACCEPT [0:0]") {
+		t.Error(got)
+	}
+}

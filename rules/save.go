@@ -95,17 +95,24 @@ func appendProtocol(b []byte, num uint8) []byte {
 // AppendSave appends the rule set of one IP version as iptables-save -c prints it. counters are those of all matchers
 // together, by RuleID; with none, those of the files are printed.
 func (rs *Ruleset) AppendSave(b []byte, f Family, counters []Counter) []byte {
+	if rs.raw {
+		b = rs.appendTable(b, "raw", f, counters)
+	}
+	return rs.appendTable(b, "filter", f, counters)
+}
+
+func (rs *Ruleset) appendTable(b []byte, table string, f Family, counters []Counter) []byte {
 	of := func(id RuleID, n Counter) Counter {
 		if counters == nil {
 			return n
 		}
 		return counters[id]
 	}
-	b = append(b, "*filter\n"...)
+	b = fmt.Appendf(b, "*%s\n", table)
 	seen := make(map[string]bool)
 	var policy *Chain
 	for i := range rs.chains {
-		if c := &rs.chains[i]; c.Family&f != 0 && c.Policy != PolicyNone {
+		if c := &rs.chains[i]; c.Table == table && c.Family&f != 0 && c.Policy != PolicyNone {
 			policy = c.Chain // of several files the last
 		}
 	}
@@ -114,15 +121,18 @@ func (rs *Ruleset) AppendSave(b []byte, f Family, counters []Counter) []byte {
 	if policy != nil {
 		head, verdict = policy.Counter, policy.Policy
 	}
-	head = of(rs.PolicyID(f), head)
-	b = fmt.Appendf(b, ":FORWARD %s [%d:%d]\n", verdict, head.Packets, head.Bytes)
+	head = of(rs.ChainPolicyID(table, f), head)
+	b = fmt.Appendf(b, ":%s %s [%d:%d]\n", baseOf[place(table)], verdict, head.Packets, head.Bytes)
 	for i := range rs.chains {
-		if c := &rs.chains[i]; c.Family&f != 0 && c.Policy == PolicyNone && !seen[c.Name] {
+		if c := &rs.chains[i]; c.Table == table && c.Family&f != 0 && c.Policy == PolicyNone && !seen[c.Name] {
 			seen[c.Name] = true
 			b = fmt.Appendf(b, ":%s - [0:0]\n", c.Name)
 		}
 	}
 	for i := range rs.chains {
+		if rs.chains[i].Table != table {
+			continue
+		}
 		for _, id := range rs.chains[i].Rules {
 			r := &rs.rules[id]
 			if r.Family&f == 0 {
