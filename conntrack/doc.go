@@ -101,6 +101,14 @@
 // collector never sees them, indices stay what they are, and growth copies nothing. New and Populate make memory
 // present ahead of use. After the maximum was lowered, entries above it move down, a few at a time, and memory is given back.
 //
+// # Events and handover
+//
+// While somebody listens (Listen), what changes is pushed to an EventSink: NEW at Confirm, UPDATE where a packet or an
+// operator changed state, status, mark or labels, DESTROY when an entry leaves. A full sink loses events, and they are
+// counted; nobody waits. Unlike Linux by default (nf_conntrack_events=2) connections that began before anybody listened
+// have events too. A Record is an entry for another process; handover.go says how they are written, and Capacity.Reserve,
+// Import and Withdraw enter all of them or none.
+//
 // # Who may call what
 //
 // A Table and a Defrag belong to one goroutine, whose calls between Track and Confirm of one packet are no other's.
