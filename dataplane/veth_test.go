@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,7 +47,9 @@ func testVeth(t *testing.T, driver ring.Driver, queues int) {
 	dir := t.TempDir()
 	var link *ring.Link
 	err := l.Do(lab.Wire, func() (err error) {
-		link, err = ring.Open(ring.Config{Inside: "in0", Outside: "out0", Driver: driver, Chunks: 4096, StatePath: dir + "/state.json"})
+		// Room for all that twelve streams may have in flight: the hosts share the worker's processors, a turn may take some
+		// milliseconds, and with shorter rings the kernel drops what arrives meanwhile, and counts it.
+		link, err = ring.Open(ring.Config{Inside: "in0", Outside: "out0", Driver: driver, Chunks: 1 << 15, RingSize: 1 << 13, StatePath: dir + "/state.json"})
 		return err
 	})
 	if err != nil {
@@ -81,6 +84,7 @@ func testVeth(t *testing.T, driver ring.Driver, queues int) {
 	}()
 
 	var wg sync.WaitGroup
+	var lost atomic.Int64
 	for _, family := range []int{4, 6} {
 		server := netip.AddrPortFrom(l.Addr(lab.Server, family), 7000).String()
 		ln, err := l.Listen(ctx, lab.Server, "tcp", server)
@@ -102,7 +106,7 @@ func testVeth(t *testing.T, driver ring.Driver, queues int) {
 				}
 			})
 			wg.Go(func() {
-				if err := datagrams(ctx, l, server, uint64(i)); err != nil {
+				if err := datagrams(ctx, l, server, uint64(i), &lost); err != nil {
 					t.Errorf("datagrams %d to %s: %v", i, server, err)
 				}
 			})
@@ -125,13 +129,14 @@ func testVeth(t *testing.T, driver ring.Driver, queues int) {
 			t.Fatal(err)
 		}
 		ledger := s.Ledger()
-		if ledger.Balanced() && ledger.RX == 0 && ledger.TX == 0 && ledger.HandedOff == 0 && ledger.Held == 0 {
+		if ledger.Balanced() && ledger.RX == 0 && ledger.TX == 0 && ledger.HandedOff == 0 && (ledger.Held == 0 || lost.Load() > 0) {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	ledger := s.Ledger()
-	if !ledger.Balanced() || ledger.Held != 0 || ledger.HandedOff != 0 {
+	// A datagram of which the network lost a fragment leaves the others waiting, for 30 s.
+	if !ledger.Balanced() || ledger.Held != 0 && lost.Load() == 0 || ledger.HandedOff != 0 {
 		t.Errorf("chunks do not add up: %+v", ledger)
 	}
 	total := s.Total()
@@ -146,6 +151,7 @@ func testVeth(t *testing.T, driver ring.Driver, queues int) {
 			t.Errorf("%d frames dropped: %v", n, r)
 		}
 	}
+	t.Logf("%d datagrams sent again", lost.Load())
 	// 12 streams, 12 datagram flows; the blocked one left nothing. The hosts' own multicast was not accepted.
 	if n := e.Count(); n != 24 {
 		t.Errorf("%d connections, want 24", n)
@@ -212,7 +218,7 @@ func stream(ctx context.Context, l *lab.Lab, server string, seed uint64) error {
 }
 
 // datagrams sends datagrams of three fragments each and waits for every answer.
-func datagrams(ctx context.Context, l *lab.Lab, server string, seed uint64) error {
+func datagrams(ctx context.Context, l *lab.Lab, server string, seed uint64, lost *atomic.Int64) error {
 	c, err := l.Dial(ctx, lab.Client, "udp", server)
 	if err != nil {
 		return err
@@ -221,8 +227,8 @@ func datagrams(ctx context.Context, l *lab.Lab, server string, seed uint64) erro
 	back := make([]byte, 1<<16)
 	for i := range 20 {
 		data := random(4000, seed+uint64(i))
-		// UDP may lose a fragment where a machine is so busy that a queue overflows; that is counted there. Three in a row
-		// are no accident.
+		// A fragment may still be lost where the machine is so busy that veth's own queue of 256 overflows. Three in a row are
+		// no accident.
 		for try := 1; ; try++ {
 			if _, err := c.Write(data); err != nil {
 				return err
@@ -233,6 +239,7 @@ func datagrams(ctx context.Context, l *lab.Lab, server string, seed uint64) erro
 				if try == 3 {
 					return fmt.Errorf("datagram %d, sent %d times: %w", i, try, err)
 				}
+				lost.Add(1)
 				continue
 			}
 			if !bytes.Equal(back[:n], data) {
