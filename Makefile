@@ -43,9 +43,10 @@ bench: ## the in-memory path and the table, with allocations
 bench-inline: build ## corewire beside a bare AF_XDP forwarder and a Linux bridge firewall (root)
 	$(GO) run ./bench/inline --corewire $(BIN) $(ARGS)
 
-install: build ## install the binary and the unit file under DESTDIR/PREFIX
-	install -D -m 0755 $(BIN) $(DESTDIR)$(or $(PREFIX),/usr/local)/sbin/corewire
+install: build ## install the binary, the unit file, and a configuration to edit where there is none yet, under DESTDIR
+	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/sbin/corewire
 	install -D -m 0644 tools/systemd/corewire.service $(DESTDIR)/etc/systemd/system/corewire.service
+	test -e $(DESTDIR)/etc/corewire/corewire.yaml || install -D -m 0644 tools/systemd/corewire.yaml $(DESTDIR)/etc/corewire/corewire.yaml
 
 clean:
 	rm -rf bin out

@@ -61,6 +61,9 @@ func TestSettingsTable(t *testing.T) {
 func TestSettingsAsTheKernels(t *testing.T) {
 	const dir = "/proc/sys/net/netfilter/"
 	if _, err := os.Stat(dir + "nf_conntrack_max"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no connection tracking in this kernel, and CI=true says it must be compared with")
+		}
 		t.Skip("no connection tracking in this kernel")
 	}
 	for _, r := range AllSettings() {
