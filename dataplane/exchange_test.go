@@ -10,6 +10,7 @@ import (
 
 	"corewire/internal/packet"
 	pt "corewire/internal/packet/packettest"
+	"corewire/ring"
 )
 
 func addrPort(a netip.AddrPort, i int) netip.AddrPort {
@@ -165,5 +166,66 @@ func TestConservation(t *testing.T) {
 	}
 	if total.Verdict[Accept] == 0 || total.Verdict[Drop] == 0 || total.Verdict[Hold] == 0 || total.Verdict[Moved] == 0 {
 		t.Errorf("a verdict never happened, the test proves little: %v", total.Verdict)
+	}
+}
+
+// TestHandOffFull stops the owner of a flow until the ring towards it is full: what does not fit is dropped and counted, a
+// datagram's fragments all or none, and every chunk comes back.
+func TestHandOffFull(t *testing.T) {
+	const room = 8
+	r := newRig(t, 2, "-A FORWARD -j ACCEPT", nil)
+	small := ring.NewSPSC[handoff](room)
+	r.e.workers[0].to[1], r.e.workers[1].from[0] = small, small
+	theirs := func(frame []byte) bool {
+		p := packet.Packet{Frame: frame}
+		packet.Parse(&p)
+		return r.e.workers[0].owner(&p) == 1
+	}
+	var flow, cut [][]byte
+	for i := range 200 {
+		if f := pt.NewUDP(addrPort(client, i), server); flow == nil && theirs(f) {
+			for range 5 * room {
+				flow = append(flow, f)
+			}
+		}
+		// A datagram of worker 1 whose fragments are worker 0's.
+		src := pt.AP(fmt.Sprintf("10.0.1.%d:%d", i%250+1, 3000+i))
+		whole := pt.NewUDP(src, server, pt.PayloadLen(2000))
+		if pieces := pt.Fragments(whole, 9, 200); cut == nil && theirs(whole) && !theirs(pieces[0]) {
+			cut = pieces
+		}
+	}
+	if flow == nil || len(cut) <= room {
+		t.Fatal("no flow found that must change its worker")
+	}
+	drive := func(frames [][]byte) (full uint64) {
+		before := r.e.workers[0].c.Drop[DropHandoff]
+		for _, f := range frames {
+			r.inject(0, packet.Inside, f)
+		}
+		if _, err := r.e.workers[0].Step(r.now); err != nil {
+			t.Fatal(err)
+		}
+		return r.e.workers[0].c.Drop[DropHandoff] - before
+	}
+	if n := drive(flow); n != uint64(len(flow)-room) {
+		t.Errorf("%d frames dropped as %v, want %d", n, DropHandoff, len(flow)-room)
+	}
+	if l := r.balanced(); l.HandedOff != room {
+		t.Errorf("%d frames in the ring, want %d", l.HandedOff, room)
+	}
+	r.settle()
+	if n := len(r.out(packet.Outside)); n != room {
+		t.Errorf("%d frames sent, want the %d that fitted", n, room)
+	}
+	if n := drive(cut); n != uint64(len(cut)) {
+		t.Errorf("%d fragments dropped, want all %d of the datagram", n, len(cut))
+	}
+	r.settle()
+	if n := len(r.out(packet.Outside)); n != 0 {
+		t.Errorf("%d fragments of a dropped datagram sent", n)
+	}
+	if l := r.balanced(); l.HandedOff != 0 || l.Held != 0 {
+		t.Errorf("frames left behind: %+v", l)
 	}
 }
