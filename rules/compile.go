@@ -18,7 +18,7 @@ const maxConditions = 255
 // Compile makes one rule set of one or more files. Chains of several files are one after the other: a base chain may
 // stand in several files for one IP version, a user chain in one. The error is *Errors.
 func Compile(files []*File, opt Options) (*Ruleset, error) {
-	c := compiler{rs: &Ruleset{opt: opt}, opt: opt}
+	c := compiler{rs: &Ruleset{opt: opt, files: files}, opt: opt}
 	c.collect(files)
 	for f := range c.fam {
 		c.resolve(f)
@@ -339,9 +339,9 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 	ports := [2][]PortRange{{anyPort}, {anyPort}}
 	rest := c.rest[:0]
 	before := false // something is asked that the slow look at short packets does not know
-	effect := false // something is asked that must not be asked in vain: what stands behind it stays there
+	effect := false // something is asked that must not be asked in vain, or that may drop the packet: what stands behind it stays there
 	for _, q := range list {
-		if effect = effect || q.op.effect(); effect {
+		if effect = effect || q.op.effect() || q.op.hot(); effect {
 			if q.op == opHeader {
 				cr.flags |= needsHeader | early
 			}

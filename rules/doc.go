@@ -59,6 +59,11 @@
 // A packet whose transport header is short has no ports to cut by: it takes the whole subtree of the first node that
 // cuts by port. Rules that need the header drop it.
 //
+// # One-rule changes
+//
+// Insert, Delete and Replace make a new Ruleset of one in force and one rule, which ParseRule reads; the Renumbering
+// that they return says which RuleID became which, so that counters can be carried over.
+//
 // # Concurrency
 //
 // File and Ruleset do not change once made and may be shared. A Matcher is one goroutine's.

@@ -94,6 +94,10 @@ func (o op) volatile(proto uint8) bool {
 // before, and what stands behind it only if it holds.
 func (o op) effect() bool { return o == opLimit || o == opNth || o == opRandom }
 
+// hot says that the condition may find a header malformed and drop the packet on the spot: what stands behind it must not
+// be asked before.
+func (o op) hot() bool { return o == opOption || o == opMSS }
+
 // keyed says that a flow key of the protocol holds what stands in the transport header's first bytes (ports, or type
 // and identifier), and that connection tracking refuses packets whose header is short: then these are alike for all
 // packets of one connection and direction. Other protocols are tracked by their addresses alone

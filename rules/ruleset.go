@@ -23,7 +23,8 @@ type Options struct {
 // Ruleset is a compiled rule set. It is immutable; any number of Matchers use it at the same time.
 type Ruleset struct {
 	rules       []Info      // by RuleID
-	chains      []ChainInfo // in order of families and declaration
+	chains      []ChainInfo // in order of files and declaration
+	files       []*File     // as compiled; of changes the changed copies
 	warnings    []Warning
 	prog        [programs]program // by place
 	raw         bool              // there is a raw table

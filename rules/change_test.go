@@ -1,0 +1,248 @@
+package rules
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// changed is a rule file that is kept as lines, to be changed beside a rule set.
+type changed struct {
+	table  string
+	fam    Family
+	policy string
+	names  []string
+	lines  map[string][]string
+}
+
+func (x *changed) text() []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%s\n:%s %s [0:0]\n", x.table, x.names[0], x.policy)
+	for _, n := range x.names[1:] {
+		fmt.Fprintf(&b, ":%s - [0:0]\n", n)
+	}
+	for _, n := range x.names {
+		for _, l := range x.lines[n] {
+			b.WriteString(l + "\n")
+		}
+	}
+	b.WriteString("COMMIT\n")
+	return []byte(b.String())
+}
+
+// step makes one random change to the lines and to the rule set, and checks the renumbering.
+func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
+	t.Helper()
+	at := Place{Table: x.table, Chain: x.names[g.IntN(len(x.names))], Family: x.fam}
+	list := x.lines[at.Chain]
+	var next *Ruleset
+	var n Renumbering
+	var err error
+	kind := g.IntN(5)
+	if len(list) == 0 {
+		kind = 0
+	}
+	if kind == 4 { // delete
+		at.Number = 1 + g.IntN(len(list))
+		x.lines[at.Chain] = slices.Delete(slices.Clone(list), at.Number-1, at.Number)
+		next, n, err = rs.Delete(at)
+	} else {
+		line := ""
+		for line == "" || strings.Contains(line, "nth") { // turns are state that the twin does not carry over
+			line = "-A " + at.Chain + g.conditions(x.fam)
+			switch k := slices.Index(x.names, at.Chain); {
+			case g.IntN(3) == 0 && k+1 < len(x.names):
+				line += g.pick(" -j ", " -j ", " -g ") + x.names[k+1+g.IntN(len(x.names)-k-1)]
+			default:
+				line += g.pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x")
+			}
+		}
+		chain, rules, e := ParseRule("change", x.table, x.fam, line)
+		if e != nil || chain != at.Chain || len(rules) != 1 {
+			t.Fatalf("%s: %v", line, e)
+		}
+		if kind == 3 {
+			at.Number = 1 + g.IntN(len(list))
+			list = slices.Clone(list)
+			list[at.Number-1] = line
+			x.lines[at.Chain] = list
+			next, n, err = rs.Replace(at, rules[0])
+		} else {
+			at.Number = g.IntN(len(list) + 2)
+			k := at.Number - 1
+			if at.Number == 0 {
+				k = len(list)
+			}
+			x.lines[at.Chain] = slices.Insert(slices.Clone(list), k, line)
+			next, n, err = rs.Insert(at, rules[0])
+		}
+	}
+	if err != nil {
+		t.Fatalf("%v: %v", at, err)
+	}
+	seen := 0
+	for id := range RuleID(next.Counters()) {
+		old, ok := n.Old(id)
+		if added, is := n.Added(); is && id == added {
+			if ok || kind == 4 {
+				t.Fatalf("rule %d is new, and was %d", id, old)
+			}
+			continue
+		}
+		if !ok {
+			t.Fatalf("rule %d is called new", id)
+		}
+		seen++
+		if back, ok := n.New(old); !ok || back != id {
+			t.Fatalf("rule %d was %d, which is %d", id, old, back)
+		}
+		if int(id) < len(next.rules) && next.rules[id].Rule != rs.rules[old].Rule {
+			t.Fatalf("rule %d is not the old %d", id, old)
+		}
+		if int(id) >= len(next.rules) && int(id)-len(next.rules) != int(old)-len(rs.rules) {
+			t.Fatalf("policy %d is not the old %d", id, old)
+		}
+	}
+	if kind >= 3 && seen != rs.Counters()-1 || kind < 3 && seen != rs.Counters() {
+		t.Fatalf("%d of %d rules kept", seen, rs.Counters())
+	}
+	return next
+}
+
+// same says in what two rule sets that should mean the same differ for listings.
+func same(a, b *Ruleset) string {
+	if len(a.rules) != len(b.rules) || len(a.chains) != len(b.chains) {
+		return fmt.Sprintf("%d rules, %d chains; %d rules, %d chains", len(a.rules), len(a.chains), len(b.rules), len(b.chains))
+	}
+	for i := range a.rules {
+		x, y := &a.rules[i], &b.rules[i]
+		if x.Table != y.Table || x.Chain != y.Chain || x.Number != y.Number || x.Family != y.Family || x.Rule.Text != y.Rule.Text {
+			return fmt.Sprintf("rule %d: %s and %s", i, a.RuleName(RuleID(i)), b.RuleName(RuleID(i)))
+		}
+	}
+	for i := range a.chains {
+		x, y := &a.chains[i], &b.chains[i]
+		if x.Table != y.Table || x.Name != y.Name || x.Family != y.Family || x.Policy != y.Policy || !slices.Equal(x.Rules, y.Rules) || len(x.Chain.Rules) != len(y.Chain.Rules) {
+			return "chain " + x.Name
+		}
+	}
+	if s, u := string(a.AppendSave(nil, Both, nil)), string(b.AppendSave(nil, Both, nil)); s != u {
+		return s + u
+	}
+	if b.needs&^a.needs != 0 {
+		return "needs"
+	}
+	return ""
+}
+
+// TestChanges changes rule sets one rule at a time and compares the outcome with compiling the changed text, and both
+// with the linear twin: RuleIDs, names, verdicts, counters.
+func TestChanges(t *testing.T) {
+	sets, steps := 24, 25
+	if testing.Short() {
+		sets = 10
+	}
+	opt := Options{InsideName: "eth0", OutsideName: "eth1", Logs: true}
+	for seed := range sets {
+		fam := []Family{IPv4, IPv6}[seed%2]
+		g := generator{rand.New(rand.NewPCG(uint64(seed), 77))}
+		x := &changed{table: "filter", fam: fam, policy: g.pick("ACCEPT", "DROP"), names: []string{"FORWARD", "u0", "u1", "u2"}, lines: make(map[string][]string)}
+		for _, n := range x.names {
+			for range g.IntN([]int{5, 60, 400}[seed%3]) {
+				l := ""
+				for l == "" || strings.Contains(l, "nth") {
+					l = "-A " + n + g.conditions(fam)
+				}
+				x.lines[n] = append(x.lines[n], l+g.pick("", " -j ACCEPT", " -j DROP", " -j RETURN"))
+			}
+		}
+		f, err := Parse("change", x.text(), fam)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs, err := Compile([]*File{f}, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k := range steps {
+			rs = x.step(t, g, rs)
+			f, err := Parse("change", x.text(), fam)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := Compile([]*File{f}, opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := same(rs, want); s != "" {
+				t.Fatalf("seed %d, change %d: %s", seed, k, s)
+			}
+			m, twin, l := rs.NewMatcher(), want.NewMatcher(), newLinear(rs.files, fam, opt)
+			for range 12 {
+				p, c := g.packet(g.flow(fam))
+				ok := t.Run("", func(t *testing.T) {
+					r, s := compare(t, m, l, p, c), twin.Match(p, c)
+					if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable != s.Cacheable || !slices.Equal(m.Logged(), twin.Logged()) {
+						t.Fatalf("%+v, compiled anew %+v", r, s)
+					}
+				})
+				if !ok {
+					t.Fatalf("seed %d, change %d, packet %+v %+v\n%s", seed, k, *p, *c, x.text())
+				}
+			}
+		}
+	}
+}
+
+// TestChangeRefused: what cannot be changed is said, and nothing changes.
+func TestChangeRefused(t *testing.T) {
+	f, err := Parse("f", []byte("*filter\n:FORWARD DROP\n:a -\n:c -\n-A c -j a\n-A FORWARD -j a\n-A a -s 10.0.0.1 -j ACCEPT\nCOMMIT\n"), IPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, err := Compile([]*File{f}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := func(line string) *Rule {
+		t.Helper()
+		_, list, err := ParseRule("change", "filter", IPv4, line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[0]
+	}
+	at := func(chain string, n int) Place { return Place{"filter", chain, IPv4, n} }
+	for _, x := range []struct {
+		err  error
+		want string
+	}{
+		{second(rs.Insert(at("FORWARD", 3), rule("-A FORWARD -j DROP"))), "the chain has 1 rule"},
+		{second(rs.Insert(at("b", 1), rule("-A b -j DROP"))), "no chain of this name"},
+		{second(rs.Insert(at("a", 1), rule("-A a -j FORWARDS"))), "a target or a chain of this table"},
+		{second(rs.Insert(at("a", 1), rule("-A a -j c"))), "chains without a loop"},
+		{second(rs.Replace(at("a", 2), rule("-A a -j DROP"))), "the chain has 1 rule"},
+		{second(rs.Delete(at("FORWARD", 2))), "the chain has 1 rule"},
+		{second(rs.Delete(at("FORWARD", 0))), "the chain has 1 rule"},
+		{second(rs.Delete(Place{"filter", "FORWARD", Both, 1})), "no chain of this name"},
+	} {
+		if x.err == nil || !strings.Contains(x.err.Error(), x.want) {
+			t.Errorf("error %v, want %s", x.err, x.want)
+		}
+	}
+	if len(rs.rules) != 3 {
+		t.Error("the rule set changed")
+	}
+	for _, line := range []string{"", "-A", "-A INPUT -j DROP", "-D FORWARD 1", "-A FORWARD -j", "-A FORWARD -s ::1", "-A FORWARD \"x", "COMMIT", "-A FORWARD -s 10.0.0.0/33 -j DROP"} {
+		if _, _, err := ParseRule("change", "filter", IPv4, line); err == nil {
+			t.Errorf("%q is taken for a rule", line)
+		}
+	}
+	if _, list, err := ParseRule("change", "filter", Both, "-A FORWARD -s 10.0.0.1,10.0.0.2 -j DROP"); err != nil || len(list) != 2 || list[0].Family != IPv4 {
+		t.Errorf("a list of addresses: %v, %v", list, err)
+	}
+}
+
+func second(_ *Ruleset, _ Renumbering, err error) error { return err }
