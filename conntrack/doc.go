@@ -112,7 +112,7 @@
 // # Who may call what
 //
 // A Table and a Defrag belong to one goroutine, whose calls between Track and Confirm of one packet are no other's.
-// Capacity, Settings, Expectations and Table.Populate may be used by any. A listing (Dump) is cut into slices that the
+// Capacity, Settings, Expectations and Table.Populate may be used by any. A listing (Copy) is cut into slices that the
 // owner answers between two bursts. Nothing here logs, sleeps or asks the time, and nothing on a packet's way allocates.
 // Only what is announced takes a lock, and the connection that was announced: see Expectations.
 //

@@ -6,18 +6,8 @@ import (
 	"corewire/internal/packet"
 )
 
-// Dump copies entries to out, from the place that cursor names (0 to begin), and returns how many they are and the
-// cursor to go on with; 0 when the listing is complete. Expired entries are left out. An entry that is there during the
-// whole listing is in it exactly once; one that comes or goes meanwhile is in it or not. The cost of a call is bounded
-// by len(out): it examines at most that many entries and eight times as many empty places, so that a call may copy
-// nothing and still not be the last.
-func (t *Table) Dump(cursor uint64, out []Info, now Tick) (n int, next uint64) {
-	ext := t.sweep.extend(now)
-	return t.walk(cursor, len(out), now, func(ref uint32, at int) bool { return t.info(ref, &out[at], now, ext) })
-}
-
 // walk calls take with entries from cursor on, and with how many it has taken before, until it has taken room of them. It
-// returns how many these are and the cursor to go on with, as Dump does.
+// returns how many these are and the cursor to go on with, 0 when there is nothing more.
 func (t *Table) walk(cursor uint64, room int, now Tick, take func(ref uint32, at int) bool) (n int, next uint64) {
 	t.sweep.listed, t.sweep.dumped = true, now
 	words := room/8 + 1
@@ -60,29 +50,41 @@ func (t *Table) info(ref uint32, out *Info, now Tick, ext uint64) bool {
 // fill copies an entry, expired or not.
 func (t *Table) fill(ref uint32, out *Info, now Tick, ext uint64) {
 	e := &t.hot.items[ref]
-	*out = Info{
-		Key: e.key, Flipped: e.flags&entryFlipped != 0,
-		State: e.state, Status: uint32(e.status), Mark: e.mark, Left: uint32(max(0, int32(e.deadline-now))), ID: t.id(&e.key),
-	}
+	*out = Info{}
+	t.outline(e, out, now)
 	if e.flags&entryAcct != 0 {
-		a := &t.acct.items[ref]
-		out.HasCounters, out.Packets, out.Bytes = true, a.packets, a.bytes
+		out.setCounters(&t.acct.items[ref])
 	}
 	if e.key.Proto == packet.ProtoGRE {
-		g := t.cold.items[ref].gre()
-		out.Timeout, out.StreamTimeout = g.timeout, g.stream
+		out.setGRE(t.cold.items[ref].gre())
 	}
 	if uint32(e.status)&(StatusHelper|StatusExpected) != 0 && t.aids.items != nil {
-		a := &t.aids.items[ref]
-		out.Helper, out.Master, out.MasterFlipped = a.helper, a.master, a.masterFlipped != 0
+		out.setAid(&t.aids.items[ref])
 	}
 	if e.flags&entryStamp != 0 {
-		out.HasAge, out.Age = true, ext-min(ext, t.stamp.items[ref])
+		out.setAge(ext, t.stamp.items[ref])
 	}
 	if e.flags&entryLabel != 0 {
 		out.Labels = t.labels.items[ref]
 	}
 }
+
+// outline writes what an entry itself has.
+func (t *Table) outline(e *entry, out *Info, now Tick) {
+	out.Key, out.Flipped = e.key, e.flags&entryFlipped != 0
+	out.State, out.Status, out.Mark = e.state, uint32(e.status), e.mark
+	out.Left, out.ID = uint32(max(0, int32(e.deadline-now))), t.id(&e.key)
+}
+
+func (i *Info) setCounters(a *acct) { i.HasCounters, i.Packets, i.Bytes = true, a.packets, a.bytes }
+
+func (i *Info) setGRE(g *greState) { i.Timeout, i.StreamTimeout = g.timeout, g.stream }
+
+func (i *Info) setAid(a *aid) {
+	i.Helper, i.Master, i.MasterFlipped = a.helper, a.master, a.masterFlipped != 0
+}
+
+func (i *Info) setAge(ext, began uint64) { i.HasAge, i.Age = true, ext-min(ext, began) }
 
 // id returns the number by which listings name a connection. Unlike nf_ct_get_id's it follows from the tuple alone, and
 // from the table's secret, of which it tells nothing.
@@ -107,7 +109,7 @@ func (t *Table) Flush() int {
 	return n
 }
 
-// Delete removes the entries that match (all, if match is nil), examining a bounded part of the table like Dump: about
+// Delete removes the entries that match (all, if match is nil), examining a bounded part of the table: about
 // budget entries. It returns how many it removed and the cursor to go on with; 0 when it has seen everything. The Info
 // that match gets is valid during the call only.
 func (t *Table) Delete(cursor uint64, budget int, match func(*Info) bool, now Tick) (n int, next uint64) {

@@ -111,7 +111,7 @@ func (s *Record) Shift(ms int64) bool {
 	return true
 }
 
-// Export copies the states of connections to out, from the place that cursor names (0 to begin), as Dump copies entries.
+// Export copies the states of connections to out, from the place that cursor names (0 to begin), as Copy does entries.
 func (t *Table) Export(cursor uint64, out []Record, now Tick) (n int, next uint64) {
 	ext := t.sweep.extend(now)
 	return t.walk(cursor, len(out), now, func(ref uint32, at int) bool {

@@ -36,9 +36,10 @@ func BenchmarkSlice(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)*999/1000].Nanoseconds()), "p999-ns")
 		})
 	}
-	infos, records := make([]Info, slice), make([]Record, slice)
-	run("dump", func(r *rig) func(uint64) uint64 {
-		return func(c uint64) uint64 { _, c = r.tab.Dump(c, infos, r.now); return c }
+	records := make([]Record, slice)
+	run("listing", func(r *rig) func(uint64) uint64 { // of up to SnapshotSize entries
+		s := NewSnapshot()
+		return func(c uint64) uint64 { return r.tab.Copy(c, s, r.now) }
 	})
 	run("export", func(r *rig) func(uint64) uint64 {
 		return func(c uint64) uint64 { _, c = r.tab.Export(c, records, r.now); return c }

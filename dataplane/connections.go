@@ -23,11 +23,12 @@ type slice struct {
 // touched; f may be nil, and may keep nothing of the slice. It stops at the first error.
 func (e *Engine) change(ctx context.Context, step func(w *Worker, cursor uint64, s *slice), f func([]conntrack.Info) error) (int, error) {
 	total := 0
+	p := &pace{share: changeShare}
 	for _, w := range e.workers {
 		for cursor := uint64(0); ; {
 			// New room each time: a worker might still write to it after ctx has ended. It looks at a word of 64 more than asked.
 			s := &slice{touched: make([]conntrack.Info, 0, dumpSlice+64)}
-			if err := e.ask(ctx, w, func() {
+			if err := e.paced(ctx, w, p, func() {
 				step(w, cursor, s)
 				w.entries.Store(int64(w.table.Len()))
 			}); err != nil {
@@ -97,13 +98,14 @@ func (e *Engine) SetLabels(ctx context.Context, match Selector, add, del conntra
 // to the moment of the call. f may keep nothing of the slice.
 func (e *Engine) Export(ctx context.Context, f func([]conntrack.Record) error) error {
 	var start conntrack.Tick
+	p := &pace{share: changeShare}
 	for i, w := range e.workers {
 		for cursor := uint64(0); ; {
 			var n int
 			var next uint64
 			var now conntrack.Tick
 			out := make([]conntrack.Record, dumpSlice)
-			if err := e.ask(ctx, w, func() {
+			if err := e.paced(ctx, w, p, func() {
 				now = w.now
 				n, next = w.table.Export(cursor, out, now)
 			}); err != nil {

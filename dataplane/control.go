@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"corewire/conntrack"
@@ -172,47 +173,87 @@ func (s *Stats) Ledger() Ledger {
 	return l
 }
 
-// dumpSlice is how many buckets or entries a worker copies between two bursts for a listing: some 10 µs of work.
+// dumpSlice is how many entries a worker changes or exports between two bursts: some 10 µs of work.
 const dumpSlice = 64
 
-// listingShare bounds what a listing takes of a worker: one part in so many of its time, 2 %, for copying the entries;
-// waking the reader comes on top. A million entries then take some seconds. A larger share would slow forwarding
-// noticeably, a smaller one the reader.
-const listingShare = 50
+// What a listing, and what a change or an export may take of a worker: one part in so many of its time, that is 2 % and
+// 5 %. A million entries then take one to three seconds. A larger share would slow forwarding noticeably, a smaller one
+// whoever asked.
+const (
+	listingShare = 50
+	changeShare  = 20
+)
 
 // listingRest is the longest pause between two slices: a slice during which the worker's thread was not running says
 // nothing about what a slice costs.
 const listingRest = time.Millisecond
 
+// pace is the going of something that takes a worker's time in slices: what it may take, and how whoever asks for it
+// learns that a slice is done. The worker wakes nobody for it, since that would cost it a system call a slice: it
+// leaves word, and the asking side, which has to rest anyway, looks.
+type pace struct {
+	share        int64 // of the worker's time: one part in so many
+	began, ended int64 // of the slice, in ns of the engine's clock; written by the worker before done
+	done         atomic.Bool
+}
+
+// paced runs f between two bursts of a worker, and returns when f has run and its share of the worker's time allows
+// another slice. The pace must be new if an earlier call with it failed: the worker may still get to it.
+func (e *Engine) paced(ctx context.Context, w *Worker, p *pace, f func()) error {
+	if !e.isRunning() {
+		return e.ask(ctx, w, f)
+	}
+	p.done.Store(false)
+	select {
+	case w.commands <- func() {
+		p.began = e.clock()
+		f()
+		p.ended = e.clock()
+		p.done.Store(true)
+	}:
+	case <-ctx.Done():
+		return fmt.Errorf("ask worker %d: %w (it does not answer)", w.id, ctx.Err())
+	case <-e.done:
+		return ErrStopped
+	}
+	if w.sleeping.Load() {
+		w.wire.Wake()
+	}
+	// Usually the worker gets to it within a burst.
+	for rest := 20 * time.Microsecond; !p.done.Load(); rest = min(2*rest, listingRest) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("ask worker %d: %w (it does not answer)", w.id, ctx.Err())
+		case <-e.done:
+			return ErrStopped
+		default:
+			time.Sleep(rest)
+		}
+	}
+	if rest := time.Duration(p.began + p.share*(p.ended-p.began) - e.clock()); rest > 0 {
+		time.Sleep(min(rest, listingRest))
+	}
+	return nil
+}
+
 // Connections calls f with all entries of the table, some at a time, and stops at f's first error. Entries that come
 // or go meanwhile may be missing or seen; none is seen twice. f may keep nothing of the slice.
 func (e *Engine) Connections(ctx context.Context, f func([]conntrack.Info) error) error {
-	// A worker that does not answer before ctx ends may still write to it later: then nobody else uses it.
-	out := make([]conntrack.Info, dumpSlice)
+	// A worker that does not answer before ctx ends may still write to these later: then nobody else uses them.
+	s, p := conntrack.NewSnapshot(), &pace{share: listingShare}
+	out := make([]conntrack.Info, 0, conntrack.SnapshotSize)
 	for _, w := range e.workers {
-		var cursor uint64
-		for {
-			var n int
-			var next uint64
-			var began, ended int64
-			if err := e.ask(ctx, w, func() {
-				began = e.clock()
-				n, next = w.table.Dump(cursor, out, w.now)
-				ended = e.clock()
-			}); err != nil {
+		for cursor := uint64(0); ; {
+			if err := e.paced(ctx, w, p, func() { cursor = w.table.Copy(cursor, s, w.now) }); err != nil {
 				return err
 			}
-			if n > 0 {
-				if err := f(out[:n]); err != nil {
+			if out = s.Infos(out[:0]); len(out) > 0 {
+				if err := f(out); err != nil {
 					return err
 				}
 			}
-			if next == 0 {
+			if cursor == 0 {
 				break
-			}
-			cursor = next
-			if rest := time.Duration(began + listingShare*(ended-began) - e.clock()); rest > 0 && e.isRunning() {
-				time.Sleep(min(rest, listingRest))
 			}
 		}
 	}
