@@ -14,7 +14,6 @@ import (
 	"corewire/conntrack"
 	"corewire/dataplane"
 	"corewire/internal/config"
-	"corewire/internal/control"
 	"corewire/internal/replay"
 )
 
@@ -53,7 +52,9 @@ A frame that was cut by the capture's snap length is judged as it stands in the 
 is dropped for its length, or INVALID for its checksum (--nf_conntrack_checksum=0).
 
 A damaged file is an error (exit status 1) after all frames that could be read.
-The flags of connection tracking's settings are those of corewire run.`,
+Settings are those of corewire run, from flags, environment and configuration file: with the same
+ones a frame is judged as on the wire. Rules may name the interfaces that the file or the
+environment says (inside, outside), besides inside and outside themselves.`,
 		Example: `  corewire replay --rules rules --pcap trace.pcap --inside-net 10.0.0.0/8,2001:db8::/32
   corewire replay --rules rules --inside in.pcapng --outside out.pcapng --json --conntrack
   corewire replay --rules rules --pcap trace.pcap --inside-net 10.0.0.0/8 --out-outside passed.pcap`,
@@ -79,9 +80,7 @@ The flags of connection tracking's settings are those of corewire run.`,
 	flags.StringVar(&o.OutOutside, "out-outside", "", "write the frames that leave through the outside port")
 	flags.BoolVar(&o.json, "json", false, "print a JSON object a line for each frame")
 	flags.BoolVar(&o.conntrack, "conntrack", false, "print the connections that are left")
-	config.AddFlags(flags, func(s *config.Setting) bool {
-		return strings.HasPrefix(s.Name, "rules") || strings.HasPrefix(s.Name, "nf_conntrack_") || strings.HasPrefix(s.Name, "non-ip-")
-	})
+	config.AddFlags(flags, (*config.Setting).Judges)
 	return cmd
 }
 
@@ -124,20 +123,21 @@ func (o *replayOptions) check(cmd *cobra.Command) error {
 
 // run replays and prints.
 func (o *replayOptions) run(c *config.Config, stdout, stderr io.Writer) (err error) {
-	if o.Ruleset, err = c.LoadRules(); err != nil {
+	rs, err := c.LoadRules()
+	if err != nil {
 		if errors.Is(err, config.ErrNoRules) {
 			return &usageError{err}
 		}
 		return err
 	}
-	for _, w := range o.Ruleset.Warnings() {
+	for _, w := range rs.Warnings() {
 		fmt.Fprintln(stderr, "warning:", w)
 	}
 	memory, err := config.Memory()
 	if err != nil {
 		return err
 	}
-	o.Max, o.Settings, o.Policy, o.Describe = c.Limit(memory), c.Tracking(), control.Policies(c), !o.json
+	o.Engine, o.Describe = c.Engine(rs, memory), !o.json
 	r, err := replay.Open(o.Config)
 	if err != nil {
 		return err

@@ -91,6 +91,37 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// A replay judges by zone, helpers and interface names where run does, whether flag or file says so.
+func TestReplaySettings(t *testing.T) {
+	c, s := pt.AP("10.0.0.1:1025"), pt.AP("192.0.2.9:53")
+	rules := write(t, "rules", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m state --state ESTABLISHED,RELATED -j ACCEPT\n-A FORWARD -i inside -j ACCEPT\nCOMMIT\n")
+	zones := record(t, "vlan.pcap", pt.NewUDP(c, s, pt.VLAN(5)), pt.NewUDP(s, c, pt.VLAN(6)))
+	named := write(t, "named", "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i lan0 -j ACCEPT\nCOMMIT\n")
+	announced := record(t, "ftp.pcap",
+		pt.NewTCP(c, pt.AP("192.0.2.9:2121"), 2, pt.Seq(9)), pt.NewTCP(pt.AP("192.0.2.9:2121"), c, 0x12, pt.Seq(99), pt.Ack(10)), pt.NewTCP(c, pt.AP("192.0.2.9:2121"), 0x10, pt.Seq(10), pt.Ack(100)),
+		pt.NewTCP(c, pt.AP("192.0.2.9:2121"), 0x18, pt.Seq(10), pt.Ack(100), pt.Payload([]byte("USER a\r\n"))),
+		pt.NewTCP(c, pt.AP("192.0.2.9:2121"), 0x18, pt.Seq(18), pt.Ack(100), pt.Payload([]byte("PORT 10,0,0,1,8,8\r\n"))), pt.NewTCP(pt.AP("192.0.2.9:20"), pt.AP("10.0.0.1:2056"), 2))
+	for _, tc := range []struct {
+		rules, capture, config string
+		flags                  []string
+		want                   string // the last frame's verdict
+	}{
+		{rules, zones, "", nil, "accept"},
+		{rules, zones, "", []string{"--zones=vlan"}, "drop"},
+		{rules, zones, "zones: vlan\n", nil, "drop"},
+		{rules, announced, "", nil, "drop"},
+		{rules, announced, "nf_conntrack_helper: ftp=2121\n", nil, "accept"},
+		{named, zones, "inside: lan0\noutside: wan0\n", []string{"--inside-net=0.0.0.0/0"}, "accept"},
+	} {
+		args := append([]string{"replay", "--rules", tc.rules, "--pcap", tc.capture, "--inside-net", "10.0.0.0/8", "--json", "--config", write(t, "c.yaml", tc.config)}, tc.flags...)
+		out, err := call(t, args...)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if last := lines[len(lines)-1]; err != nil || !strings.Contains(last, `"verdict":"`+tc.want+`"`) {
+			t.Errorf("%s %q %q: %v, %s", filepath.Base(tc.capture), tc.config, tc.flags, err, last)
+		}
+	}
+}
+
 // data is where captures from outside lie, if they do.
 const data = "../../../shared/data"
 

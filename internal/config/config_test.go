@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -326,5 +327,53 @@ func TestCPUs(t *testing.T) {
 	}
 	if cpus, err := defaults().Pin(1 << 16); err != nil || cpus != nil {
 		t.Error(cpus, err)
+	}
+}
+
+// Every setting either changes the engine or the rules that it makes, or is known not to decide about frames: a new one
+// that a replay would not follow fails here.
+func TestEngineFollowsSettings(t *testing.T) {
+	base, _, err := Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// No replay follows these: they say where frames come from and how fast, and who may ask.
+	elsewhere := map[string]string{
+		"inside": "wire and rules", "outside": "wire and rules", "workers": "wire", "cpus": "speed", "fail-mode": "without a worker",
+		"xdp-mode": "wire", "copy-mode": "wire", "driver": "wire", "chunk-size": "wire", "chunks": "wire", "ring-size": "wire", "tx-budget": "wire",
+		"heartbeat-timeout": "without a worker", "burst": "speed", "spin": "speed", "pin-path": "wire", "state-file": "wire",
+		"control-socket": "operation", "metrics-addr": "operation", "metrics-rules": "operation", "log-level": "operation", "log-format": "operation",
+		"rules": "LoadRules", "rules4": "LoadRules", "rules6": "LoadRules",
+	}
+	text := map[string]string{"nf_conntrack_helper": "ftp=2121", "timeouts": "x udp unreplied 5"}
+	for _, s := range Table() {
+		if _, ok := elsewhere[s.Name]; ok {
+			if s.Judges() && s.Group != groupRules {
+				t.Errorf("%s: Judges, and is no part of the engine", s.Name)
+			}
+			continue
+		}
+		if !s.Judges() {
+			t.Errorf("%s: part of the engine, or not? Judges says no", s.Name)
+		}
+		other := text[s.Name]
+		switch {
+		case other != "":
+		case s.Kind == Choice:
+			other = s.Choices[len(s.Choices)-1]
+		case s.Kind == Switch && s.Default == "0":
+			other = "1"
+		case s.Kind == Switch:
+			other = "0"
+		default:
+			other = decimal(max(s.Min, 1) + 1)
+		}
+		c, err := base.With(map[string]string{s.Name: other})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, b := base.Engine(nil, 1<<33), c.Engine(nil, 1<<33); reflect.DeepEqual(a, b) {
+			t.Errorf("%s=%s changes nothing of the engine", s.Name, other)
+		}
 	}
 }

@@ -50,11 +50,11 @@ var table = sync.OnceValue(func() []Setting {
 		choice("fail-mode", "Wire", "closed", Restart, "what happens to frames while no worker is alive: closed drops them, open passes them to the other interface unseen",
 			func(c *Config) *string { return &c.FailMode }, "closed", "open"),
 
-		text("rules", "Rules", "", "a path", Live, "rule file as iptables-save writes it, for IPv4 and IPv6 alike",
+		text("rules", groupRules, "", "a path", Live, "rule file as iptables-save writes it, for IPv4 and IPv6 alike",
 			func(c *Config) *string { return &c.Rules }),
-		text("rules4", "Rules", "", "a path", Live, "rule file for IPv4 only, as iptables-save writes it",
+		text("rules4", groupRules, "", "a path", Live, "rule file for IPv4 only, as iptables-save writes it",
 			func(c *Config) *string { return &c.Rules4 }),
-		text("rules6", "Rules", "", "a path", Live, "rule file for IPv6 only, as ip6tables-save writes it",
+		text("rules6", groupRules, "", "a path", Live, "rule file for IPv6 only, as ip6tables-save writes it",
 			func(c *Config) *string { return &c.Rules6 }),
 
 		choice("xdp-mode", "AF_XDP", "native", Restart, "where the XDP program runs: native in the interface's driver, generic in the stack (slower, works everywhere)",
@@ -88,11 +88,11 @@ var table = sync.OnceValue(func() []Setting {
 		rows = append(rows, nonIP(class.name, class.help))
 	}
 	rows = append(rows,
-		number("nf_conntrack_max", "Connection tracking", "0", 0, maxEntries, "entries", Live, "most connections tracked at once, over all workers; 0 = as many as nf_conntrack_buckets, or where that is 0 too, from memory by Linux's formula",
+		number("nf_conntrack_max", groupTracking, "0", 0, maxEntries, "entries", Live, "most connections tracked at once, over all workers; 0 = as many as nf_conntrack_buckets, or where that is 0 too, from memory by Linux's formula",
 			func(c *Config) *int { return &c.Max }),
-		number("nf_conntrack_buckets", "Connection tracking", "0", 0, maxBuckets, "buckets", Live, "buckets, of 12 entries each, that the hash table keeps at least, over all workers; 0 = it begins small and grows with its entries",
+		number("nf_conntrack_buckets", groupTracking, "0", 0, maxBuckets, "buckets", Live, "buckets, of 12 entries each, that the hash table keeps at least, over all workers; 0 = it begins small and grows with its entries",
 			func(c *Config) *int { return &c.Buckets }),
-		choice("zones", "Connection tracking", "none", Restart, "what tells connections with the same addresses and ports apart: none nothing, vlan the id of the outermost VLAN tag, which listings show as zone",
+		choice("zones", groupTracking, "none", Restart, "what tells connections with the same addresses and ports apart: none nothing, vlan the id of the outermost VLAN tag, which listings show as zone",
 			func(c *Config) *string { return &c.Zones }, "none", "vlan"),
 	)
 	rows = append(rows, trackingRows()...)
@@ -173,7 +173,7 @@ func chunkSize() Setting {
 }
 
 func nonIP(class, help string) Setting {
-	return Setting{Name: "non-ip-" + class, Group: "Frames that are not IP", Kind: Choice, Default: "pass", Choices: []string{"pass", "drop"}, When: Restart, Help: help,
+	return Setting{Name: "non-ip-" + class, Group: groupNonIP, Kind: Choice, Default: "pass", Choices: []string{"pass", "drop"}, When: Restart, Help: help,
 		get: func(c *Config) string {
 			if c.NonIP[class] {
 				return "pass"
@@ -219,3 +219,10 @@ func sortProblems(p Problems) {
 }
 
 const noMaximum = math.MaxInt64
+
+// Groups of settings that Judges knows.
+const (
+	groupRules    = "Rules"
+	groupTracking = "Connection tracking"
+	groupNonIP    = "Frames that are not IP"
+)

@@ -9,7 +9,7 @@ func (c *Config) Tracking() *conntrack.Settings { return c.tracking }
 func trackingRows() []Setting {
 	var rows []Setting
 	for _, r := range conntrack.AllSettings() {
-		s := Setting{Name: r.Name, Group: "Connection tracking", Default: decimal(int64(r.Default)), Min: int64(r.Min), Max: int64(r.Max), When: Live, Help: r.Help,
+		s := Setting{Name: r.Name, Group: groupTracking, Default: decimal(int64(r.Default)), Min: int64(r.Min), Max: int64(r.Max), When: Live, Help: r.Help,
 			get: func(c *Config) string { return decimal(int64(r.Get(c.tracking))) },
 		}
 		scale := int64(1)
@@ -38,7 +38,7 @@ func trackingRows() []Setting {
 
 // timeoutsRow is the setting that defines the timeout policies of -j CT --timeout, in the words of `nfct add timeout`.
 func timeoutsRow() Setting {
-	return Setting{Name: "timeouts", Group: "Connection tracking", Kind: Text, Default: "",
+	return Setting{Name: "timeouts", Group: groupTracking, Kind: Text, Default: "",
 		Text: `policies like "voip udp unreplied 10 replied 300; ssh tcp established 86400" (name, protocol, states with seconds), or a list of such in a file`,
 		When: Live, Help: "timeout policies for the connections of rules with -j CT --timeout; what a policy does not say is as for all others", separator: "; ",
 		canon: func(text string) (string, bool) {
@@ -68,7 +68,7 @@ func timeoutsRow() Setting {
 // helperRow is the setting that gives connections a helper by their port. Linux had nf_conntrack_helper as a switch, until
 // 6.0; 0 and 1 mean what they meant there.
 func helperRow() Setting {
-	return Setting{Name: "nf_conntrack_helper", Group: "Connection tracking", Kind: Text, Default: "",
+	return Setting{Name: "nf_conntrack_helper", Group: groupTracking, Kind: Text, Default: "",
 		Text: `helpers and ports like "ftp,ftp=2121,sip" (of ftp, tftp, irc, sip and pptp), 1 for all of them on their usual ports, or 0 for none`,
 		When: Live, Help: "helpers that connections to a port get by themselves",
 		canon: func(text string) (string, bool) {

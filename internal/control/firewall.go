@@ -12,7 +12,6 @@ import (
 	"corewire/conntrack"
 	"corewire/dataplane"
 	"corewire/internal/config"
-	"corewire/internal/packet"
 	"corewire/ring"
 	"corewire/rules"
 )
@@ -85,8 +84,8 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 	}
 	f := &Firewall{link: l, options: o, started: time.Now(), memory: memory}
 	f.config.Store(c)
-	most := c.Limit(memory)
-	setup := dataplane.Config{Wires: wires, Ruleset: rs, Max: most, Buckets: c.Buckets, Settings: c.Tracking(), Burst: c.Burst, Spin: c.Spin, Notify: o.Notify, Policy: Policies(c), Zones: Zones(c)}
+	setup := c.Engine(rs, memory)
+	setup.Wires, setup.Notify = wires, o.Notify
 	if setup.CPUs, err = c.Pin(len(wires)); err != nil {
 		return nil, err
 	}
@@ -97,24 +96,6 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 		return nil, err
 	}
 	return f, nil
-}
-
-// Policies returns what the settings say about frames that are not IP, by class.
-func Policies(c *config.Config) (p [packet.Classes]dataplane.Policy) {
-	for class := range packet.Class(packet.Classes) {
-		if pass, ok := c.NonIP[class.String()]; ok && !pass {
-			p[class] = dataplane.Block
-		}
-	}
-	return p
-}
-
-// Zones returns what the settings say about connections' zones.
-func Zones(c *config.Config) dataplane.Zones {
-	if c.Zones == "vlan" {
-		return dataplane.ZoneVLAN
-	}
-	return dataplane.ZoneNone
 }
 
 // Run forwards frames until ctx ends (nil), a port has gone, or a worker panicked.

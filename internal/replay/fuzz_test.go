@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"corewire/conntrack"
+	"corewire/dataplane"
 	"corewire/internal/packet"
 	pt "corewire/internal/packet/packettest"
 )
@@ -33,7 +34,7 @@ func FuzzReplay(f *testing.F) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := Open(Config{File: path, Nets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Ruleset: rs, Max: 100, Describe: true})
+		r, err := Open(Config{File: path, Nets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Engine: dataplane.Config{Ruleset: rs, Max: 100}, Describe: true})
 		if err != nil {
 			return
 		}

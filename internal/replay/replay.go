@@ -25,10 +25,8 @@ type Config struct {
 	OutInside  string
 	OutOutside string
 
-	Ruleset  *rules.Ruleset
-	Settings *conntrack.Settings // nil: Linux's defaults
-	Max      int                 // most connections; at least 1
-	Policy   [packet.Classes]dataplane.Policy
+	// Engine is how frames are judged, as on a wire. Wires, secret, burst, clock and record are the replay's own.
+	Engine dataplane.Config
 
 	Describe bool // fill Frame.Text
 }
@@ -91,13 +89,13 @@ func Open(c Config) (*Replay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Replay{wire: &gate{Capture: capture, describe: c.Describe}, ruleset: c.Ruleset}
+	r := &Replay{wire: &gate{Capture: capture, describe: c.Describe}, ruleset: c.Engine.Ruleset}
 	r.read()
 	r.base = r.next.Time
-	r.engine, err = dataplane.New(dataplane.Config{
-		Wires: []ring.Wire{r.wire}, Ruleset: c.Ruleset, Max: c.Max, Settings: c.Settings, Policy: c.Policy,
-		Secret: fixedSecret(), Burst: 1, Record: true, Clock: func() int64 { return int64(r.now) },
-	})
+	e := c.Engine
+	e.Wires, e.Secret, e.Burst, e.Spin, e.CPUs, e.Record = []ring.Wire{r.wire}, fixedSecret(), 1, 0, nil, true
+	e.Clock = func() int64 { return int64(r.now) }
+	r.engine, err = dataplane.New(e)
 	if err != nil {
 		return nil, errors.Join(err, capture.Close())
 	}

@@ -74,8 +74,8 @@ const stateful = "-A FORWARD -m state --state ESTABLISHED,RELATED -j ACCEPT\n-A 
 // play replays to the end and returns a line for each frame, and the connections that are left.
 func play(t *testing.T, c Config) (lines, left []string) {
 	t.Helper()
-	if c.Max == 0 {
-		c.Max = 1000
+	if c.Engine.Max == 0 {
+		c.Engine.Max = 1000
 	}
 	r, err := Open(c)
 	if err != nil {
@@ -131,7 +131,7 @@ func TestTwoFiles(t *testing.T) {
 		Inside:     capture(t, "in.pcap", shot{0, query}, shot{3 * time.Second, query}, shot{3 * time.Second, pt.NewARP()}),
 		Outside:    capture(t, "out.pcap", shot{time.Second, answer}, shot{3 * time.Second, pt.NewUDP(server, pt.AP("10.0.0.1:9"))}),
 		OutOutside: out,
-		Ruleset:    compile(t, stateful),
+		Engine:     dataplane.Config{Ruleset: compile(t, stateful)},
 	})
 	expect(t, lines,
 		"1 0s inside accept  FORWARD 2 NEW",
@@ -184,7 +184,7 @@ func TestTime(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			at := tc.first[len(tc.first)-1].at + tc.gap
-			lines, _ := play(t, Config{File: capture(t, "x.pcap", append(tc.first[:len(tc.first):len(tc.first)], shot{at, tc.next})...), Nets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Ruleset: compile(t, stateful)})
+			lines, _ := play(t, Config{File: capture(t, "x.pcap", append(tc.first[:len(tc.first):len(tc.first)], shot{at, tc.next})...), Nets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Engine: dataplane.Config{Ruleset: compile(t, stateful)}})
 			if last := lines[len(lines)-1]; !strings.HasSuffix(last, tc.want) {
 				t.Errorf("%s, want %s", last, tc.want)
 			}
@@ -198,7 +198,7 @@ func TestRoom(t *testing.T) {
 	for i := range 50 {
 		shots = append(shots, shot{time.Duration(i) * 31 * time.Second, pt.NewUDP(pt.AP(fmt.Sprintf("10.0.0.1:%d", 1000+i)), server)})
 	}
-	lines, left := play(t, Config{Inside: capture(t, "x.pcap", shots...), Ruleset: compile(t, stateful), Max: 1})
+	lines, left := play(t, Config{Inside: capture(t, "x.pcap", shots...), Engine: dataplane.Config{Ruleset: compile(t, stateful), Max: 1}})
 	for _, l := range lines {
 		if !strings.HasSuffix(l, "accept  FORWARD 2 NEW") {
 			t.Error(l)
@@ -220,7 +220,7 @@ func TestFragments(t *testing.T) {
 		shots = append(shots, shot{time.Duration(i) * time.Second, p})
 	}
 	shots = append(shots, shot{100 * time.Second, parts[0]}, shot{200 * time.Second, query})
-	lines, _ := play(t, Config{Inside: capture(t, "x.pcap", shots...), Ruleset: compile(t, stateful)})
+	lines, _ := play(t, Config{Inside: capture(t, "x.pcap", shots...), Engine: dataplane.Config{Ruleset: compile(t, stateful)}})
 	var want []string
 	for i := range parts {
 		if i < len(parts)-1 {
@@ -244,7 +244,7 @@ func TestDamage(t *testing.T) {
 	if err := os.WriteFile(path, text[:len(text)-5], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Open(Config{Inside: path, Ruleset: compile(t, stateful), Max: 10})
+	r, err := Open(Config{Inside: path, Engine: dataplane.Config{Ruleset: compile(t, stateful), Max: 10}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,18 +262,18 @@ func TestDamage(t *testing.T) {
 	if err := os.WriteFile(path, []byte("GIF89a and more"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Inside: path, Ruleset: compile(t, stateful), Max: 10}); err == nil || !strings.Contains(err.Error(), "not a pcap") {
+	if _, err := Open(Config{Inside: path, Engine: dataplane.Config{Ruleset: compile(t, stateful), Max: 10}}); err == nil || !strings.Contains(err.Error(), "not a pcap") {
 		t.Error(err)
 	}
 	// A capture without frames is none of that.
-	lines, left := play(t, Config{Inside: capture(t, "empty.pcap"), Ruleset: compile(t, stateful)})
+	lines, left := play(t, Config{Inside: capture(t, "empty.pcap"), Engine: dataplane.Config{Ruleset: compile(t, stateful)}})
 	expect(t, append(lines, left...))
 }
 
 func TestPolicy(t *testing.T) {
 	var policy [packet.Classes]dataplane.Policy
 	policy[packet.ClassLLDP] = dataplane.Block
-	lines, _ := play(t, Config{Inside: capture(t, "x.pcap", shot{0, pt.NewLLDP()}, shot{0, pt.NewSTP()}), Ruleset: compile(t, ""), Policy: policy})
+	lines, _ := play(t, Config{Inside: capture(t, "x.pcap", shot{0, pt.NewLLDP()}, shot{0, pt.NewSTP()}), Engine: dataplane.Config{Ruleset: compile(t, ""), Policy: policy}})
 	expect(t, lines, "1 0s inside drop class-blocked", "2 0s inside accept")
 }
 
@@ -286,7 +286,7 @@ func TestDeterministic(t *testing.T) {
 	path := capture(t, "x.pcap", shots...)
 	var first string
 	for range 3 {
-		lines, left := play(t, Config{Inside: path, Ruleset: compile(t, stateful), Max: 100})
+		lines, left := play(t, Config{Inside: path, Engine: dataplane.Config{Ruleset: compile(t, stateful), Max: 100}})
 		if all := strings.Join(append(lines, left...), "\n"); first == "" {
 			first = all
 		} else if all != first {
