@@ -9,7 +9,6 @@ import (
 
 	"corewire/conntrack"
 	"corewire/ring"
-	"corewire/rules"
 )
 
 // controlPeriod is how often the control goroutine looks at the workers.
@@ -346,65 +345,4 @@ func (e *Engine) SetSettings(ctx context.Context, s *conntrack.Settings) error {
 func (e *Engine) SetMax(n int) {
 	e.capacity.SetMax(n)
 	e.populate()
-}
-
-// Ruleset returns the rule set in force.
-func (e *Engine) Ruleset() *rules.Ruleset {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.ruleset
-}
-
-// SetRuleset puts a rule set in force, in each worker between two bursts: every packet is judged by the old one or by
-// the new one. Connections stay; verdicts cached under the old rules no longer count. Counters begin at zero.
-func (e *Engine) SetRuleset(ctx context.Context, rs *rules.Ruleset) error {
-	e.reload.Lock()
-	defer e.reload.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	ctx = context.WithoutCancel(ctx) // once begun it is carried through: a worker that is slow gets its matcher later
-	matchers := make([]*rules.Matcher, len(e.workers))
-	for i := range matchers {
-		matchers[i] = rs.NewMatcher()
-	}
-	e.mu.Lock()
-	e.epoch = e.epoch%maxEpoch + 1
-	epoch := e.epoch
-	e.ruleset = rs
-	e.mu.Unlock()
-	for i, w := range e.workers {
-		m := matchers[i]
-		err := e.ask(ctx, w, func() {
-			w.use(m)
-			w.epoch = epoch
-			if epoch == 1 { // the numbers begin again: verdicts cached under the first rule set must not be taken for new ones
-				w.table.ClearVerdicts()
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// RuleCounters returns the rule set in force and what its rules have counted over all workers, indexed by RuleID, the
-// policies included.
-func (e *Engine) RuleCounters(ctx context.Context) (*rules.Ruleset, []rules.Counter, error) {
-	e.reload.Lock()
-	defer e.reload.Unlock()
-	rs := e.Ruleset()
-	total := make([]rules.Counter, rs.Counters())
-	for _, w := range e.workers {
-		part := make([]rules.Counter, len(total))
-		if err := e.ask(ctx, w, func() { w.matcher.Counters(part) }); err != nil {
-			return nil, nil, err
-		}
-		for i, c := range part {
-			total[i].Packets += c.Packets
-			total[i].Bytes += c.Bytes
-		}
-	}
-	return rs, total, nil
 }

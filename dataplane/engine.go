@@ -84,8 +84,9 @@ type Engine struct {
 	listening  sync.Mutex     // guards listeners; held while workers exchange theirs
 	listeners  []*listener
 
-	reload  sync.Mutex // one change of the rule set at a time
-	mu      sync.Mutex // guards what follows; never taken by workers
+	reload  sync.Mutex      // one change of the rule set at a time; guards counted
+	counted []rules.Counter // what the rules in force have counted and no worker's matcher has: nil, or by RuleID
+	mu      sync.Mutex      // guards what follows; never taken by workers
 	running bool
 	done    chan struct{} // closed when Run has joined the workers
 	ruleset *rules.Ruleset

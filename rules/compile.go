@@ -270,6 +270,12 @@ func (c *compiler) program(f int) {
 			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
 			g.rules = append(g.rules, cr)
+			for len(g.bucketRules) < len(g.buckets) {
+				g.bucketRules = append(g.bucketRules, r.id)
+			}
+			for len(g.counterRules) < len(g.counters) {
+				g.counterRules = append(g.counterRules, r.id)
+			}
 		}
 		first, n := b.trees()
 		g.chains[m.index] = chain{uint32(first), uint32(n), begin, uint32(len(g.rules))}

@@ -188,10 +188,12 @@ type program struct {
 	ports    []PortRange
 	buckets  []*bucket  // shared by all matchers
 	counters []*counter // shared by all matchers
-	texts    []*text
-	policy   Verdict
-	v6       bool
-	depth    int // the longest chain of nested calls
+	// The rules that buckets and counters belong to, see Adopt.
+	bucketRules, counterRules []RuleID
+	texts                     []*text
+	policy                    Verdict
+	v6                        bool
+	depth                     int // the longest chain of nested calls
 }
 
 // chain is the trees of a chain, and the ranks of its rules.

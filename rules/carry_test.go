@@ -1,0 +1,106 @@
+package rules
+
+import (
+	"slices"
+	"testing"
+)
+
+func mustCompile(t testing.TB, text string) *Ruleset {
+	t.Helper()
+	f, err := Parse("t", []byte(text), Both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, err := Compile([]*File{f}, Options{Clock: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rs
+}
+
+func TestUnchanged(t *testing.T) {
+	from := mustCompile(t, `*raw
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -p udp --dport 9 -j DROP
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:a - [0:0]
+:b - [0:0]
+-A FORWARD -p tcp --dport 80 -j a
+-A FORWARD -p udp -j ACCEPT
+-A FORWARD -p udp -j ACCEPT
+-A FORWARD -s 10.0.0.0/8 -j b
+-A a -p udp -j ACCEPT
+-A b -m limit --limit 1/s -j ACCEPT
+COMMIT
+`)
+	// Other order, other spelling, one of the twins gone, a rule of another chain, another policy.
+	to := mustCompile(t, `*filter
+:a - [0:0]
+:b - [0:0]
+:FORWARD ACCEPT [0:0]
+-A b -m limit --limit 60/min -j ACCEPT
+-A b -p udp -j ACCEPT
+-A FORWARD --source 10.0.0.0/255.0.0.0 -j b
+-A FORWARD -p 17 -j ACCEPT
+-A FORWARD -p tcp -m tcp --destination-port http -j a
+COMMIT
+*raw
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -p udp -m udp --dport 9 -j DROP
+COMMIT
+`)
+	name := func(rs *Ruleset, id RuleID) string {
+		if id == NoRule {
+			return "gone"
+		}
+		return rs.RuleName(id)
+	}
+	m := Unchanged(from, to)
+	var got []string
+	for id, now := range m {
+		got = append(got, name(from, RuleID(id))+" is "+name(to, now))
+	}
+	want := []string{
+		"raw PREROUTING 1 is raw PREROUTING 1", "FORWARD 1 is FORWARD 3", "FORWARD 2 is FORWARD 2", "FORWARD 3 is gone", "FORWARD 4 is FORWARD 1",
+		"a 1 is gone", "b 1 is b 1",
+	}
+	if n := len(from.Rules()); !slices.Equal(got[:n], want) {
+		t.Errorf("got %q", got[:n])
+	}
+	for id := range from.Counters() {
+		if id := RuleID(id); id >= RuleID(len(from.Rules())) {
+			gone := id == from.PolicyID(IPv4) || id == from.PolicyID(IPv6)
+			if (m[id] == NoRule) != gone || !gone && from.RuleName(id) != to.RuleName(m[id]) {
+				t.Errorf("%s is %s", from.RuleName(id), name(to, m[id]))
+			}
+		}
+	}
+	old := make([]Counter, from.Counters())
+	for id := range old {
+		old[id] = Counter{uint64(id + 1), 10}
+	}
+	if now := m.Apply(old, to.Counters()); now[m[1]] != (Counter{2, 10}) || now[to.PolicyID(IPv4)] != (Counter{}) {
+		t.Errorf("counters %v", now)
+	}
+	// What -m limit remembers goes along.
+	to.Adopt(from, m)
+	if g := &to.prog[filterPlace]; len(g.buckets) != 1 || g.buckets[0] != from.prog[filterPlace].buckets[0] {
+		t.Error("the bucket is another one")
+	}
+}
+
+func TestFileCounters(t *testing.T) {
+	rs := mustCompile(t, `*filter
+:FORWARD DROP [7:70]
+[1:2] -A FORWARD -p tcp -j ACCEPT
+-A FORWARD -p udp -j ACCEPT
+-A FORWARD -p icmp -c 3 4 -j ACCEPT
+COMMIT
+`)
+	n, has := rs.FileCounters()
+	if n[0] != (Counter{1, 2}) || !has[0] || has[1] || n[2] != (Counter{3, 4}) || !has[2] || n[rs.PolicyID(IPv4)] != (Counter{7, 70}) || n[rs.PolicyID(IPv6)] != (Counter{}) {
+		t.Errorf("%v %v", n, has)
+	}
+}
