@@ -18,6 +18,15 @@ func cpuTime(tb testing.TB) time.Duration {
 	return time.Duration(ts.Nano())
 }
 
+// pageFaults is how many page faults this thread has had.
+func pageFaults(tb testing.TB) int64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return u.Minflt + u.Majflt
+}
+
 // onThread locks the benchmark to its thread, so that cpuTime is its own.
 func onThread(b *testing.B) {
 	runtime.LockOSThread()

@@ -15,8 +15,10 @@ import (
 // of a million connections, while nf_conntrack_buckets and nf_conntrack_max stay as they are, while the table grows to
 // eight times the buckets, and while it shrinks again. The three are run in turn, so many turns each that growing and
 // shrinking end within them. Times are the thread's own, system calls and page faults included, in µs: of a turn in the
-// middle, of one in a thousand, and of the longest, and the ratios of the latter two to the steady run's. Every
-// connection must be there at the end, found by its packets.
+// middle, of one in a thousand, and of the longest, and the ratios of the latter two to the steady run's. On a machine that
+// others use the longest turn is whoever else ran; so it is counted as well how many page faults the turns took, which are
+// what a table that grows would pause for (that of a huge page takes some hundred microseconds). Every connection must be
+// there at the end, found by its packets.
 func BenchmarkPause(b *testing.B) {
 	const flows, turns, few, many = 1 << 18, 30_000, 1 << 15, 1 << 18
 	onThread(b)
@@ -31,8 +33,9 @@ func BenchmarkPause(b *testing.B) {
 	runtime.GC()
 
 	// play returns the turns' times in ascending order, in µs.
-	play := func() []float64 {
+	play := func() ([]float64, int64) {
 		times := make([]float64, 0, turns)
+		faults := pageFaults(b)
 		for i := range turns {
 			if i%156 == 0 {
 				p.now++
@@ -46,8 +49,9 @@ func BenchmarkPause(b *testing.B) {
 				b.Fatalf("a turn of %d frames: %v", n, err)
 			}
 		}
+		faults = pageFaults(b) - faults
 		slices.Sort(times)
-		return times
+		return times, faults
 	}
 	resize := func(buckets, max int) {
 		p.SetMax(max)
@@ -55,23 +59,27 @@ func BenchmarkPause(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	type phase struct{ middle, thousandth, longest figures }
+	type phase struct{ middle, thousandth, longest, faults figures }
 	var phases [3]phase
-	note := func(i int, times []float64) {
+	note := func(i int, times []float64, faults int64) {
 		f := &phases[i]
+		f.faults = append(f.faults, float64(faults))
 		f.middle = append(f.middle, times[turns/2])
 		f.thousandth = append(f.thousandth, times[turns*999/1000])
 		f.longest = append(f.longest, times[turns-1])
 	}
 	for range rounds {
-		note(0, play())
+		times, faults := play()
+		note(0, times, faults)
 		resize(many, 4*flows)
-		note(1, play())
+		times, faults = play()
+		note(1, times, faults)
 		if n := p.buckets(b); n < many {
 			b.Fatalf("%d buckets after growing, want %d", n, many)
 		}
 		resize(few, 2*flows)
-		note(2, play())
+		times, faults = play()
+		note(2, times, faults)
 		if n := p.buckets(b); n > many/2 {
 			b.Fatalf("%d buckets after shrinking", n)
 		}
@@ -88,6 +96,7 @@ func BenchmarkPause(b *testing.B) {
 		b.ReportMetric(f.middle.median(), name+"-median-µs")
 		b.ReportMetric(f.thousandth.median(), name+"-p99.9-µs")
 		f.longest.report(b, name+"-longest-µs")
+		f.faults.report(b, name+"-page-faults")
 		if i > 0 {
 			f.thousandth.over(phases[0].thousandth).report(b, name+"-p99.9-ratio")
 			f.longest.over(phases[0].longest).report(b, name+"-longest-ratio")
