@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -51,12 +50,12 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 	} else {
 		line := ""
 		for line == "" || strings.Contains(line, "nth") { // turns are state that the twin does not carry over
-			line = "-A " + at.Chain + g.conditions(x.fam)
+			line = "-A " + at.Chain + g.Conditions(version(x.fam), false)
 			switch k := slices.Index(x.names, at.Chain); {
 			case g.IntN(3) == 0 && k+1 < len(x.names):
-				line += g.pick(" -j ", " -j ", " -g ") + x.names[k+1+g.IntN(len(x.names)-k-1)]
+				line += g.Pick(" -j ", " -j ", " -g ") + x.names[k+1+g.IntN(len(x.names)-k-1)]
 			default:
-				line += g.pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x")
+				line += g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x")
 			}
 		}
 		chain, rules, e := ParseRule("change", x.table, x.fam, line)
@@ -147,15 +146,15 @@ func TestChanges(t *testing.T) {
 	opt := Options{InsideName: "eth0", OutsideName: "eth1", Logs: true}
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
-		g := generator{rand.New(rand.NewPCG(uint64(seed), 77))}
-		x := &changed{table: "filter", fam: fam, policy: g.pick("ACCEPT", "DROP"), names: []string{"FORWARD", "u0", "u1", "u2"}, lines: make(map[string][]string)}
+		g := newGenerator(uint64(seed), 77)
+		x := &changed{table: "filter", fam: fam, policy: g.Pick("ACCEPT", "DROP"), names: []string{"FORWARD", "u0", "u1", "u2"}, lines: make(map[string][]string)}
 		for _, n := range x.names {
 			for range g.IntN([]int{5, 60, 400}[seed%3]) {
 				l := ""
 				for l == "" || strings.Contains(l, "nth") {
-					l = "-A " + n + g.conditions(fam)
+					l = "-A " + n + g.Conditions(version(fam), false)
 				}
-				x.lines[n] = append(x.lines[n], l+g.pick("", " -j ACCEPT", " -j DROP", " -j RETURN"))
+				x.lines[n] = append(x.lines[n], l+g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN"))
 			}
 		}
 		f, err := Parse("change", x.text(), fam)
@@ -181,7 +180,7 @@ func TestChanges(t *testing.T) {
 			}
 			m, twin, l := rs.NewMatcher(), want.NewMatcher(), newLinear(rs.files, fam, opt)
 			for range 12 {
-				p, c := g.packet(g.flow(fam))
+				p, c := g.packet(g.Flow(version(fam)))
 				ok := t.Run("", func(t *testing.T) {
 					r, s := compare(t, m, l, p, c), twin.Match(p, c)
 					if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable != s.Cacheable || !slices.Equal(m.Logged(), twin.Logged()) {

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -55,8 +54,8 @@ func TestCheckRandom(t *testing.T) {
 	found := 0
 	for seed := range uint64(120) {
 		fam := []Family{IPv4, IPv6}[seed%2]
-		g := generator{rand.New(rand.NewPCG(seed, 9))}
-		f, err := Parse("random", []byte(g.ruleSet(fam)), fam)
+		g := newGenerator(seed, 9)
+		f, err := Parse("random", []byte(g.RuleSet(version(fam))), fam)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +65,7 @@ func TestCheckRandom(t *testing.T) {
 		}
 		m := rs.NewMatcher()
 		for range 300 {
-			p, c := g.packet(g.flow(fam))
+			p, c := g.packet(g.Flow(version(fam)))
 			m.Count(m.Match(p, c).Trace, 1)
 		}
 		n := make([]Counter, rs.Counters())

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -75,10 +74,10 @@ func FuzzParse(f *testing.F) {
 // FuzzMatch: the compiled form judges any frame as the linear one does.
 func FuzzMatch(f *testing.F) {
 	for seed := range uint64(20) {
-		g := generator{rand.New(rand.NewPCG(seed, 2))}
+		g := newGenerator(seed, 2)
 		fam := []Family{IPv4, IPv6}[seed%2]
-		p, c := g.packet(g.flow(fam))
-		f.Add(g.ruleSet(fam), p.Frame, uint8(c.State)|uint8(c.Dir)<<4|uint8(p.In)<<5)
+		p, c := g.packet(g.Flow(version(fam)))
+		f.Add(g.RuleSet(version(fam)), p.Frame, uint8(c.State)|uint8(c.Dir)<<4|uint8(p.In)<<5)
 	}
 	f.Fuzz(func(t *testing.T, text string, frame []byte, bits uint8) {
 		p := packet.Packet{Frame: frame, In: packet.Port(bits >> 5 & 1)}

@@ -90,9 +90,15 @@ func (o op) volatile(proto uint8) bool {
 	return false
 }
 
-// effect says that asking changes something, or that the answer differs each time: what stands before it must be asked
-// before, and what stands behind it only if it holds.
-func (o op) effect() bool { return o == opLimit || o == opNth || o == opRandom }
+// effect says that asking changes something, drops a packet whose TCP options are broken, or that the answer differs each
+// time: what stands before it must be asked before, and what stands behind it only if it holds.
+func (o op) effect() bool {
+	switch o {
+	case opLimit, opNth, opRandom, opOption, opMSS:
+		return true
+	}
+	return false
+}
 
 // hot says that the condition may find a header malformed and drop the packet on the spot: what stands behind it must not
 // be asked before.

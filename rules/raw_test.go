@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -125,7 +124,7 @@ func TestCheckTimeouts(t *testing.T) {
 func (g generator) rawSet(fam Family) (raw, twin string, gives []string) {
 	var a, b strings.Builder
 	users := g.IntN(4)
-	policy := g.pick("ACCEPT", "DROP")
+	policy := g.Pick("ACCEPT", "DROP")
 	fmt.Fprintf(&a, "*raw\n:PREROUTING %s [0:0]\n", policy)
 	fmt.Fprintf(&b, "*filter\n:FORWARD %s [0:0]\n", policy)
 	for i := range users {
@@ -134,23 +133,23 @@ func (g generator) rawSet(fam Family) (raw, twin string, gives []string) {
 	}
 	chain := func(in, out string, first int) {
 		for range g.IntN(14) {
-			line := g.conditions(fam)
+			line := g.Conditions(version(fam), false)
 			for {
 				if _, err := parseRaw(line, fam); err == nil {
 					break
 				}
-				line = g.conditions(fam)
+				line = g.Conditions(version(fam), false)
 			}
 			target, give := "", ""
 			switch g.IntN(7) {
 			case 0:
-				target = g.pick(" -j ACCEPT", " -j DROP", " -j RETURN")
+				target = g.Pick(" -j ACCEPT", " -j DROP", " -j RETURN")
 			case 1, 2:
 				if first < users {
-					target = fmt.Sprintf(" %s u%d", g.pick("-j", "-j", "-g"), first+g.IntN(users-first))
+					target = fmt.Sprintf(" %s u%d", g.Pick("-j", "-j", "-g"), first+g.IntN(users-first))
 				}
 			case 3, 4, 5:
-				give = " -j " + g.pick("NOTRACK", "CT --notrack", "CT --zone 1", "CT --zone 2", "CT")
+				give = " -j " + g.Pick("NOTRACK", "CT --notrack", "CT --zone 1", "CT --zone 2", "CT")
 			}
 			fmt.Fprintf(&a, "-A %s%s%s%s\n", in, line, target, give)
 			fmt.Fprintf(&b, "-A %s%s%s\n", out, line, target)
@@ -177,9 +176,9 @@ func TestRandomRaw(t *testing.T) {
 	given := 0
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
-		g := generator{rand.New(rand.NewPCG(uint64(seed), 7))}
+		g := newGenerator(uint64(seed), 7)
 		text, same, gives := g.rawSet(fam)
-		text += g.ruleSet(fam)
+		text += g.RuleSet(version(fam))
 		f, err := Parse("raw", []byte(text), fam)
 		if err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, text)
@@ -201,7 +200,7 @@ func TestRandomRaw(t *testing.T) {
 		m, l := rs.NewMatcher(), newLinear([]*File{tf}, fam, opt)
 		n := rs.Counters()
 		for range 60 {
-			p, c := g.packet(g.flow(fam))
+			p, c := g.packet(g.Flow(version(fam)))
 			c.State, c.Dir, c.Status = Invalid, Original, 0
 			before, after := make([]Counter, n), make([]Counter, n)
 			m.Counters(before)
@@ -277,12 +276,12 @@ func TestRawPresence(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := rs.NewMatcher()
-	g := generator{rand.New(rand.NewPCG(1, 1))}
+	g := newGenerator(1, 1)
 	var p *packet.Packet
 	allocs := testing.AllocsPerRun(10, func() {})
 	for _, fam := range []Family{IPv4, IPv6} {
 		var c *Context
-		p, c = g.packet(g.flow(fam))
+		p, c = g.packet(g.Flow(version(fam)))
 		c.State = Invalid
 		e := m.Raw(p, c)
 		if (e.Verdict == Drop) != (fam == IPv4) || rs.RuleName(e.Rule) != "raw PREROUTING policy" || e.Rule != rs.ChainPolicyID("raw", fam) {

@@ -1,0 +1,122 @@
+package rulestest
+
+import (
+	"net/netip"
+
+	"corewire/internal/packet"
+	"corewire/internal/packet/packettest"
+)
+
+// Connection states as package rules numbers them.
+const (
+	stateInvalid   = 0
+	stateUntracked = 4
+	states         = 5
+)
+
+// Connection is what a packet's connection is made to be. The fields are those of rules.Context.
+type Connection struct {
+	State, Dir                      uint8
+	Status, Expires, Mark, ConnMark uint32
+}
+
+// Flow is what the packets of one connection and direction have in common.
+type Flow struct {
+	Src, Dst   netip.AddrPort
+	Proto      int // 1 stands for ICMPv6 as well
+	Type, Code uint8
+	In         packet.Port
+	Connection Connection
+}
+
+// Flow returns a flow of an IP version, 4 or 6.
+func (g Generator) Flow(version int) Flow {
+	f := Flow{
+		Src:        netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
+		Dst:        netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
+		Proto:      []int{6, 6, 6, 17, 17, 1, 132, 136, 33, 47}[g.IntN(10)],
+		In:         packet.Port(g.IntN(2)),
+		Connection: Connection{State: uint8(g.IntN(states)), Dir: uint8(g.IntN(2))},
+	}
+	if f.Proto == 1 {
+		f.Type, f.Code = []uint8{8, 0, 13, 3, 11}[g.IntN(5)], uint8(g.IntN(2))
+		if version == 6 {
+			f.Type = []uint8{128, 129, 1, 2, 135}[g.IntN(5)]
+		}
+		switch f.Type { // what a tracker can say of these
+		case 8, 13, 128:
+			f.Connection.Dir = 0
+		case 0, 129:
+			f.Connection.Dir = 1
+		case 135:
+			f.Connection.State = stateUntracked
+		}
+	}
+	return f
+}
+
+// Packet makes one packet of the flow; what a flow does not fix is at random.
+func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
+	var b []byte
+	opts := []packettest.Option{packettest.TTL(uint8(1 + g.IntN(255))), packettest.TOS(uint8(g.IntN(256))), packettest.PayloadLen(g.IntN(100))}
+	if g.one(4) {
+		opts = append(opts, packettest.VLAN(uint16(g.IntN(3))))
+	}
+	src, dst := f.Src.Addr(), f.Dst.Addr()
+	if src.Is6() && g.one(6) {
+		if g.one(2) {
+			opts = append(opts, packettest.HopByHop(nil))
+		}
+		opts = append(opts, packettest.Routing(byte(g.IntN(2)), []byte{0, 0, 0, byte(g.IntN(2)), 0}[g.IntN(2):]))
+	}
+	switch {
+	case g.one(15) && (f.Connection.State == stateInvalid || f.Connection.State == stateUntracked):
+		proto := f.Proto
+		if proto == 1 && src.Is6() {
+			proto = 58
+		}
+		b = packettest.NewIP(src, dst, uint8(proto), packettest.PayloadLen(g.IntN(24)))
+	case f.Proto == 6:
+		if g.one(3) {
+			opts = append(opts, packettest.TCPOptions(packettest.MSS(1460), packettest.SACKPermitted(), packettest.NOP(g.IntN(3))))
+		}
+		if g.one(3) {
+			opts = append(opts, packettest.TCPOptions(packettest.Timestamps(1, 2), []byte{byte(g.IntN(5)), byte(g.IntN(5))}))
+		}
+		b = packettest.NewTCP(f.Src, f.Dst, uint8(g.IntN(256)), opts...)
+	case f.Proto == 17:
+		b = packettest.NewUDP(f.Src, f.Dst, opts...)
+	case f.Proto == 136:
+		b = packettest.NewUDPLite(f.Src, f.Dst, opts...)
+	case f.Proto == 132:
+		b = packettest.NewSCTP(f.Src, f.Dst, 1, nil, opts...)
+	case f.Proto == 33:
+		b = packettest.NewDCCP(netip.AddrPortFrom(src, uint16(g.Port())), f.Dst, 0, opts...)
+	case f.Proto == 1:
+		switch f.Type {
+		case 3, 11, 1, 2:
+			quoted := packettest.NewTCP(f.Dst, f.Src, packettest.ACK)
+			b = packettest.NewICMPError(g.Addr(version(src)), dst, f.Type, f.Code, 0, quoted, 0)
+		default:
+			b = packettest.NewICMP(src, dst, f.Type, f.Code, 7, uint16(g.IntN(9)), opts...)
+		}
+	default:
+		b = packettest.NewGRE(src, dst, 0x800, opts...)
+	}
+	if b[12] == 0x81 {
+		b[14] |= byte(g.IntN(4)) << 5
+	}
+	p := &packet.Packet{Frame: b, In: f.In}
+	packet.Parse(p)
+	c := f.Connection
+	c.Status, c.Expires, c.Mark, c.ConnMark = uint32(g.IntN(16)), uint32(g.IntN(120)), uint32(g.IntN(4)), uint32(g.IntN(4))
+	return p, c
+}
+
+// version returns 4 or 6.
+func version(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 6
+}

@@ -1,0 +1,340 @@
+package rulestest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+)
+
+// Side says who judges what is generated.
+type Side uint8
+
+const (
+	Twin   Side = iota // the linear twin of package rules, with a made-up connection for each packet
+	Kernel             // the running kernel's iptables
+)
+
+// Generator makes rule sets and packets. The zero value is of no use, see New. One goroutine uses it.
+type Generator struct {
+	*rand.Rand
+	Side Side
+}
+
+// New returns a generator for the twin. Two with the same numbers make the same.
+func New(seed, stream uint64) Generator {
+	return Generator{Rand: rand.New(rand.NewPCG(seed, stream))}
+}
+
+// Pick returns one of s.
+func (g Generator) Pick(s ...string) string { return s[g.IntN(len(s))] }
+
+// one says true once in n times.
+func (g Generator) one(n int) bool { return g.IntN(n) == 0 }
+
+// Not returns "! " now and then, else "".
+func (g Generator) Not() string {
+	if g.one(5) {
+		return "! "
+	}
+	return ""
+}
+
+// Addr returns an address of the pool of an IP version, 4 or 6.
+func (g Generator) Addr(version int) netip.Addr {
+	if version == 4 {
+		return netip.AddrFrom4([4]byte{10, byte(g.IntN(3)), byte(g.IntN(2) * 128), byte(g.IntN(3))})
+	}
+	b := netip.MustParseAddr("2001:db8::").As16()
+	b[5], b[7], b[15] = byte(g.IntN(2)), byte(g.IntN(3)), byte(g.IntN(3))
+	return netip.AddrFrom16(b)
+}
+
+// Prefix returns an address of the pool with a prefix length or a mask, as -s takes it.
+func (g Generator) Prefix(version int) string {
+	a := g.Addr(version)
+	if version == 4 {
+		if g.one(12) {
+			return a.String() + "/255.0.255.0"
+		}
+		return fmt.Sprintf("%s/%d", a, []int{0, 8, 16, 17, 24, 31, 32}[g.IntN(7)])
+	}
+	if g.one(12) {
+		return a.String() + "/ffff:ffff:0:ffff::"
+	}
+	return fmt.Sprintf("%s/%d", a, []int{0, 32, 48, 64, 127, 128}[g.IntN(6)])
+}
+
+// Port returns a port of the pool.
+func (g Generator) Port() int { return []int{0, 1, 22, 53, 80, 443, 1024, 8080, 65535}[g.IntN(9)] }
+
+// Ports returns a port or a range, as --dport takes it.
+func (g Generator) Ports() string {
+	a, b := g.Port(), g.Port()
+	if g.one(2) {
+		return fmt.Sprint(a)
+	}
+	return fmt.Sprintf("%d:%d", min(a, b), max(a, b))
+}
+
+// States returns one to three connection states.
+func (g Generator) States() string {
+	s := []string{"INVALID", "NEW", "ESTABLISHED", "RELATED", "UNTRACKED"}
+	g.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
+	return strings.Join(s[:1+g.IntN(3)], ",")
+}
+
+// RuleSet writes a rule file for one IP version, 4 or 6: a table filter, and for the kernel at times a table raw.
+func (g Generator) RuleSet(version int) string {
+	var b strings.Builder
+	if g.Side == Kernel && g.one(3) {
+		g.table(&b, version, "raw", "PREROUTING")
+	}
+	g.table(&b, version, "filter", "FORWARD")
+	return b.String()
+}
+
+// table writes a table with a base chain and up to four user chains.
+func (g Generator) table(b *strings.Builder, version int, name, base string) {
+	users := g.IntN(5)
+	policy := g.Pick("ACCEPT", "DROP")
+	if g.Side == Kernel && !g.one(3) {
+		policy = "ACCEPT" // connections must come about
+	}
+	fmt.Fprintf(b, "*%s\n:%s %s [0:0]\n", name, base, policy)
+	for i := range users {
+		fmt.Fprintf(b, ":u%d - [0:0]\n", i)
+	}
+	length := 14
+	if g.one(4) {
+		length = 300
+	}
+	if g.Side == Kernel {
+		length = 25
+	}
+	early := name == "raw"
+	chain := func(name string, first int) {
+		for range g.IntN(length) {
+			fmt.Fprintf(b, "-A %s%s%s\n", name, g.Conditions(version, early), g.target(early, first, users))
+		}
+	}
+	chain(base, 0)
+	for i := range users {
+		chain(fmt.Sprintf("u%d", i), i+1)
+	}
+	b.WriteString("COMMIT\n")
+}
+
+// target returns a target, or "" for none. User chains from first on can be called.
+func (g Generator) target(early bool, first, users int) string {
+	n := 9
+	if g.Side == Kernel {
+		n = 14 // more rules that only count: more of them see the packet
+	}
+	switch g.IntN(n) {
+	case 8:
+		if early {
+			return " -j " + g.Pick("NOTRACK", "CT --notrack", "CT --zone 1", "CT --zone 2", "CT")
+		}
+		return " -j " + g.Pick("REJECT", "LOG --log-prefix x", "NFLOG")
+	case 0, 1:
+		return " -j ACCEPT"
+	case 2:
+		return " -j DROP"
+	case 3:
+		return " -j RETURN"
+	case 4, 5, 6:
+		if first < users {
+			return fmt.Sprintf(" %s u%d", g.Pick("-j", "-j", "-g"), first+g.IntN(users-first))
+		}
+	}
+	return ""
+}
+
+// Conditions returns what stands between the chain and the target of a rule, with a blank before it. Early leaves out
+// what a rule of the table raw cannot ask.
+func (g Generator) Conditions(version int, early bool) string {
+	var b strings.Builder
+	part := 1 // how much rarer than usual every condition is: rules with only one show which one decides
+	if g.Side == Kernel && g.one(2) {
+		part = 3
+	}
+	if g.one(3 * part) {
+		b.WriteString(" " + g.Not() + "-s " + g.Prefix(version))
+	}
+	if g.one(3 * part) {
+		b.WriteString(" " + g.Not() + "-d " + g.Prefix(version))
+	}
+	if g.one(6 * part) {
+		b.WriteString(" " + g.Not() + "-i " + g.Pick("inside", "outside", "eth0", "eth+", "br0", "in+", "+"))
+	}
+	if g.one(8*part) && !early {
+		b.WriteString(" " + g.Not() + "-o " + g.Pick("inside", "outside", "eth1", "eth+", "+"))
+	}
+	if version == 4 && g.one(20*part) {
+		b.WriteString(" " + g.Not() + "-f")
+	}
+	if !g.one(4) {
+		b.WriteString(g.transport(version))
+	}
+	if !early && g.one(3*part) {
+		b.WriteString(g.connection(version))
+	}
+	if g.one(4) {
+		b.WriteString(g.odd(version, early))
+	}
+	if g.one(12) {
+		b.WriteString(` -m comment --comment "a \"b\" c"`)
+	}
+	return b.String()
+}
+
+// transport returns -p with what a protocol's module asks.
+func (g Generator) transport(version int) string {
+	var b strings.Builder
+	icmp, module := "icmp", "-m icmp "
+	types := []string{"echo-request", "echo-reply", "3", "3/1", "any", "11", "13"}
+	opt := "--icmp-type "
+	if version == 6 {
+		icmp, module, opt = "ipv6-icmp", "-m icmp6 ", "--icmpv6-type "
+		types = []string{"echo-request", "echo-reply", "1", "1/4", "135", "packet-too-big"}
+	}
+	switch g.IntN(7) {
+	case 0:
+		b.WriteString(" -p tcp -m tcp")
+		if g.one(2) {
+			b.WriteString(" " + g.Not() + "--sport " + g.Ports())
+		}
+		if g.one(2) {
+			b.WriteString(" " + g.Not() + "--dport " + g.Ports())
+		}
+		if g.one(4) {
+			b.WriteString(" " + g.Not() + "--syn")
+		} else if g.one(4) {
+			b.WriteString(" " + g.Not() + "--tcp-flags SYN,ACK,PSH " + g.Pick("SYN", "ACK", "NONE", "SYN,ACK"))
+		}
+		if g.one(5) {
+			b.WriteString(" " + g.Not() + "--tcp-option " + g.Pick("2", "3", "4", "8"))
+		}
+		if g.one(6) {
+			b.WriteString(" -m tcpmss " + g.Not() + "--mss " + g.Pick("1460", "0:1459", "1461:65535", "0:65535"))
+		}
+	case 1:
+		b.WriteString(" -p udp -m udp")
+		if g.one(2) {
+			b.WriteString(" " + g.Not() + "--sport " + g.Ports())
+		}
+		if g.one(2) {
+			b.WriteString(" " + g.Not() + "--dport " + g.Ports())
+		}
+	case 2:
+		b.WriteString(" -p " + icmp + " " + module + g.Not() + opt + types[g.IntN(len(types))])
+	case 3:
+		b.WriteString(" -p " + g.Pick("tcp", "udp", "sctp", "udplite", "dccp") + " -m multiport " + g.Not() + g.Pick("--sports ", "--dports ", "--ports "))
+		for i := range 1 + g.IntN(3) {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			if p, q := g.Port(), g.Port(); p < q {
+				fmt.Fprintf(&b, "%d:%d", p, q)
+			} else {
+				fmt.Fprint(&b, p)
+			}
+		}
+	case 4:
+		b.WriteString(" " + g.Not() + "-p " + g.Pick("tcp", "udp", "47", "sctp", "dccp", "udplite", "esp", "ah", icmp))
+	case 5:
+		b.WriteString(" -p sctp -m sctp " + g.Not() + g.Pick("--dport ", "--sport ") + g.Ports())
+	case 6:
+		if g.one(2) {
+			b.WriteString(" -p tcp -m ecn " + g.Not() + g.Pick("--ecn-tcp-cwr", "--ecn-tcp-ece"))
+		} else {
+			b.WriteString(" -p dccp -m dccp " + g.Not() + g.Pick("--dport ", "--sport ") + g.Ports())
+		}
+	}
+	return b.String()
+}
+
+// connection returns -m state or -m conntrack.
+func (g Generator) connection(version int) string {
+	if g.one(2) {
+		return " -m state " + g.Not() + "--state " + g.States()
+	}
+	var b strings.Builder
+	b.WriteString(" -m conntrack")
+	n, rare := 0, 4
+	if g.Side == Kernel {
+		rare = 8
+	}
+	some := func(s string) {
+		if g.one(rare) {
+			b.WriteString(" " + s)
+			n++
+		}
+	}
+	if g.one(2) {
+		b.WriteString(" " + g.Not() + "--ctstate " + g.States())
+		n++
+	}
+	some(g.Not() + "--ctproto " + g.Pick("tcp", "udp", "1", "58"))
+	for _, o := range []string{"orig", "repl"} {
+		for _, e := range []string{"src", "dst"} {
+			if g.one(2) {
+				some(g.Not() + "--ct" + o + e + " " + g.Prefix(version))
+			} else {
+				some(g.Not() + "--ct" + o + e + "port " + g.Ports())
+			}
+		}
+	}
+	some(g.Not() + "--ctstatus " + g.Pick("ASSURED", "SEEN_REPLY,CONFIRMED", "NONE", "EXPECTED"))
+	expire := g.Pick("10", "5:100", "0:20")
+	if g.Side == Kernel {
+		// No timeout that a connection of a few packets can have is near a bound: the two sides count down apart.
+		expire = g.Pick("20:45", "5:20", "200:500000", "0:45")
+	}
+	some(g.Not() + "--ctexpire " + expire)
+	some("--ctdir " + g.Pick("ORIGINAL", "REPLY"))
+	if n == 0 {
+		b.WriteString(" --ctdir REPLY")
+	}
+	return b.String()
+}
+
+// odd returns one of the less frequent matches.
+func (g Generator) odd(version int, early bool) string {
+	lo, hi := g.Addr(version), g.Addr(version)
+	if hi.Less(lo) {
+		lo, hi = hi, lo
+	}
+	ttl := " -m ttl " + g.Pick("--ttl-eq 64", "! --ttl-eq 9", "--ttl-lt 100", "--ttl-gt 200")
+	if version == 6 {
+		if g.one(8) {
+			return " -m rt " + g.Pick("--rt-type 0", "--rt-type 0 --rt-0-res", "! --rt-type 0", "--rt-segsleft 1", "--rt-len 24", "! --rt-len 8 ! --rt-segsleft 0:1")
+		}
+		ttl = strings.ReplaceAll(ttl, "ttl", "hl")
+	}
+	list := []string{
+		fmt.Sprintf(" -m iprange %s--src-range %s-%s", g.Not(), lo, hi),
+		fmt.Sprintf(" -m iprange %s--dst-range %s-%s", g.Not(), lo, hi),
+		" -m addrtype " + g.Not() + "--src-type " + g.Pick("UNICAST", "LOCAL,MULTICAST") + " " + g.Not() + "--dst-type " + g.Pick("UNICAST", "MULTICAST"),
+		" -m length " + g.Not() + "--length " + g.Pick("40:90", "60", "0:79"),
+		ttl,
+		" -m tos " + g.Not() + "--tos " + g.Pick("0x10/0x10", "0x2", "8/0xf"),
+		" -m dscp " + g.Not() + "--dscp-class " + g.Pick("EF", "AF11", "CS0"),
+		" -m ecn " + g.Not() + "--ecn-ip-ect " + g.Pick("0", "1", "2"),
+		" -m mark " + g.Not() + "--mark " + g.Pick("0", "1/1", "2"),
+		" -m mac " + g.Not() + "--mac-source " + g.Pick("02:00:00:00:00:01", "02:00:00:00:00:02"),
+		" -m pkttype " + g.Not() + "--pkt-type " + g.Pick("unicast", "multicast", "broadcast"),
+		" -m string " + g.Not() + "--hex-string " + g.Pick(`"|0a01|"`, `"|00|"`, `"|2001|"`) + " --algo " + g.Pick("bm", "kmp --icase", "bm --from 14 --to 20"),
+		" -m physdev " + g.Not() + "--physdev-in " + g.Pick("inside", "eth1", "br0"),
+	}
+	if !early {
+		list = append(list, " -m connmark "+g.Not()+"--mark "+g.Pick("0", "1/1", "2"),
+			" -m statistic --mode nth "+g.Not()+"--every 2 --packet "+g.Pick("0", "1")+" -m conntrack --ctstate "+g.States())
+	}
+	if g.Side == Twin {
+		list = append(list, " -m vlan "+g.Not()+"--vlan-id "+g.Pick("0", "1", "1:2"),
+			" -m vlan "+g.Not()+"--vlan-id "+g.Pick("0", "1:")+" "+g.Not()+"--vlan-pcp "+g.Pick("0", "1", "2:"))
+	}
+	return g.Pick(list...)
+}
