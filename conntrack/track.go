@@ -126,7 +126,7 @@ func (t *Table) account(ref uint32, d Dir, p *packet.Packet) {
 
 // trackOdd deals with the packets that no tracker sees.
 func (t *Table) trackOdd(p *packet.Packet, now Tick) Conn {
-	icmp := p.Proto == packet.ProtoICMP && p.Family == 4 || p.Proto == packet.ProtoICMPv6 && p.Family == 6
+	icmp := (p.Proto == packet.ProtoICMP && p.Family == 4 || p.Proto == packet.ProtoICMPv6 && p.Family == 6) && p.Flags&packet.LaterFragment == 0
 	switch {
 	case p.Flags&packet.Untracked != 0: // nf_conntrack_in leaves these alone, whatever they are
 		t.stats.Untracked++

@@ -33,6 +33,27 @@ const (
 	ZoneVLAN              // the id of the outermost VLAN tag, 0 without a tag
 )
 
+// Tags is how many VLAN tags a frame may have for its IP packet to be tracked and judged; with more the frame is of class
+// other. The zero value is AllTags; NoTags is what a Linux bridge does with bridge-nf-filter-vlan-tagged=0, and 1 what it
+// does with 1: it looks behind one tag and passes what has two unseen (vlan_proto, net/bridge/br_netfilter_hooks.c).
+type Tags int
+
+const (
+	NoTags  Tags = -1
+	AllTags Tags = 0 // as many as packet.MaxTags
+)
+
+// depth returns the number of tags.
+func (t Tags) depth() int {
+	switch {
+	case t == AllTags:
+		return packet.MaxTags
+	case t < 0:
+		return 0
+	}
+	return min(int(t), packet.MaxTags)
+}
+
 // DefaultBurst is the number of frames a worker takes from a port at once. 64 gives the memory system enough misses to
 // overlap; more adds latency and pushes the packets' parses out of the first-level cache.
 const DefaultBurst = 64
@@ -53,6 +74,7 @@ type Config struct {
 	Secret *[packet.HasherSecret]uint64
 
 	Zones  Zones                  // what a connection's zone is
+	Tags   Tags                   // how many VLAN tags are looked behind
 	Policy [packet.Classes]Policy // for classes that are not IP; the zero value passes them
 	Burst  int                    // frames per burst, 1 to MaxBurst; 0: DefaultBurst
 	CPUs   []int                  // worker i is pinned to CPUs[i]; workers without an element are not pinned
@@ -186,6 +208,7 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 		epoch:     1,
 		policy:    c.Policy,
 		zones:     c.Zones,
+		deepest:   packet.Behind(c.Tags.depth()),
 		recording: c.Record,
 		frames:    make([]packet.Frame, c.Burst),
 		packets:   make([]packet.Packet, c.Burst),

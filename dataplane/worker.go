@@ -24,6 +24,7 @@ type Worker struct {
 
 	policy    [packet.Classes]Policy // for frames that are not IP
 	zones     Zones                  // what goes into packets' keys
+	deepest   uint32                 // largest Packet.L3 of a frame that is taken for IP
 	recording bool                   // keep Results of the last step, for replay
 
 	// The burst: frames[i] is parsed in packets[i]. Both have the length of the burst and are reused.
@@ -109,14 +110,14 @@ func (w *Worker) receive(port packet.Port, now conntrack.Tick) int {
 		w.parse(p)
 		w.c.Class[p.Class]++
 		switch {
+		case p.Problem.Header():
+			w.settle(f, port, headerReason(p.Problem))
 		case p.Class > packet.ClassIPv6:
 			why := DropNone
 			if w.policy[p.Class] == Block {
 				why = DropClass
 			}
 			w.settle(f, port, why)
-		case p.Problem.Header():
-			w.settle(f, port, headerReason(p.Problem))
 		case w.foreign(p):
 			w.handOff(f, port, w.owner(p))
 		default:
@@ -132,9 +133,13 @@ func (w *Worker) receive(port packet.Port, now conntrack.Tick) int {
 	return n
 }
 
-// parse parses a packet and gives its key the zone.
+// parse parses a packet and gives its key the zone. What lies behind more VLAN tags than are looked behind is not known
+// to be IP.
 func (w *Worker) parse(p *packet.Packet) {
 	packet.Parse(p)
+	if p.L3 > w.deepest {
+		p.Hide()
+	}
 	if w.zones == ZoneVLAN {
 		p.Key.Zone = p.VLAN
 	}
@@ -189,6 +194,11 @@ func (w *Worker) judge(n int, now conntrack.Tick) {
 	}
 }
 
+// notAlike are packets whose verdict is never that of their connection's others: an ICMP error has the connection of the
+// packet that it quotes, and may have the same state and direction as that connection's own packets; where extension
+// headers are broken, rules see another protocol than connection tracking.
+const notAlike = packet.ICMPError | packet.BrokenChain | packet.LaterFragment
+
 // decide is the firewall: connection, rules, confirmation. It is the same for a frame and for a datagram put
 // together from fragments. The order is netfilter's: a known connection changes state before the rules see the
 // packet, a new one enters the table only when they have accepted it.
@@ -203,10 +213,16 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 	why := DropNone
 	length := int(p.End - p.L3)
 
-	// An ICMP error has the connection of the packet that it quotes, and may have the same state and direction as that
-	// connection's own packets: its verdict is never theirs.
+	if p.Flags&packet.LateHopByHop != 0 {
+		if conn.Fresh {
+			w.table.Discard(&conn)
+		}
+		w.result.Tracked = false
+		return headerReason(packet.ProblemHopByHop)
+	}
+
 	cached := w.table.Verdict(&conn)
-	if cached>>rules.TraceBits == w.epoch && p.Flags&packet.ICMPError == 0 && rules.TraceValid(cached&traceMask, p.In, rules.State(conn.State)) {
+	if cached>>rules.TraceBits == w.epoch && p.Flags&notAlike == 0 && rules.TraceValid(cached&traceMask, p.In, rules.State(conn.State)) {
 		w.c.Cached++
 		m := w.matcher.TraceResult(cached & traceMask)
 		r.Rule = m.Rule
@@ -294,7 +310,10 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 	case conntrack.Complete:
 		q := &w.whole[0]
 		q.Frame, q.In = store.Datagram(), in
-		w.parse(q)
+		packet.ParseGathered(q)
+		if w.zones == ZoneVLAN {
+			q.Key.Zone = q.VLAN
+		}
 		switch {
 		case q.Problem.Header():
 			w.settleAll(store.Frames(), in, headerReason(q.Problem))

@@ -341,6 +341,9 @@ const maxBoxes = 64
 func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 	g := c.cur
 	list := c.conditions(r)
+	if g.v6 && r.Proto.Num != 0 {
+		cr.flags |= asksProto
+	}
 	x := box{allow: allowAll, rule: uint32(len(g.rules))}
 	ports := [2][]PortRange{{anyPort}, {anyPort}}
 	rest := c.rest[:0]
@@ -371,7 +374,7 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 			q.a = c.addr(r.Dst)
 			before = true
 		case opPorts:
-			if q.lo == 0 && !before && cr.flags&needsHeader == 0 {
+			if q.lo == 0 && !before && cr.flags&(needsHeader|asksProto) == 0 {
 				return dst
 			}
 			if cr.flags&needsHeader != 0 {
@@ -414,7 +417,7 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 				}
 			}
 		case opNever:
-			if cr.flags&needsHeader == 0 {
+			if cr.flags&(needsHeader|asksProto) == 0 {
 				return dst
 			}
 		default:

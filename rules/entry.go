@@ -17,6 +17,8 @@ type header struct {
 	w     [16]uint32 // by word; 16 so that a masked index needs no check
 	allow uint8      // the bit of entry.allow for the packet's state and port
 	whole bool       // the transport header is there as far as any match reads it: ports and ICMP type are known
+	lost  bool       // packet.BrokenChain: there is no protocol to compare with
+	later bool       // packet.LaterFragment: nothing that asks for a transport header matches
 }
 
 // allowBit returns which bit of an entry's allow stands for a state and the port a packet came in on.
@@ -52,6 +54,9 @@ func (h *header) fill(p *packet.Packet, c *Context) {
 	h.w[wordSport], h.w[wordDport], h.w[wordProto] = uint32(p.SrcPort), uint32(p.DstPort), uint32(p.Proto)
 	h.allow = allowBit(c.State, p.In)
 	h.whole = p.Flags&packet.PortsValid != 0 || int(p.End)-int(p.L4) >= wholeLength(p.Proto)
+	if p.Flags&(packet.BrokenChain|packet.LaterFragment) != 0 {
+		h.whole, h.lost, h.later = false, p.Flags&packet.BrokenChain != 0, p.Flags&packet.LaterFragment != 0
+	}
 }
 
 // more is set in an entry's rule when the rule has conditions that the entry does not hold.
@@ -132,7 +137,8 @@ func (g *program) scanWide(h *header, k *cursor, from uint32) {
 // scanShort moves a cursor to the entry of the lowest rank, not below from, that agrees with a packet whose transport
 // header is short. Ports and ICMP types are not known, so that the run may be that of a whole subtree, in no order.
 // An entry of a rule that needs the header agrees by addresses, protocol and interfaces alone: what is asked beside
-// these is left to walk.matches.
+// these is left to walk.matches. For a packet without a protocol that can be found so does one of a rule that asks for any
+// protocol, by addresses alone: on a bridge interfaces are asked for by -m physdev, behind -p.
 func (g *program) scanShort(h *header, k *cursor, from uint32) {
 	k.ready, k.rank = true, none
 	for _, at := range g.places[k.at:k.end] {
@@ -147,7 +153,8 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 			}
 		}
 		rank := x.rule &^ more
-		if rank < from || rank >= k.rank || (uint8(h.w[wordProto])^x.proto)&x.protoMask != 0 {
+		lost := h.lost && g.rules[rank].flags&asksProto != 0
+		if rank < from || rank >= k.rank || (uint8(h.w[wordProto])^x.proto)&x.protoMask != 0 && !lost {
 			continue
 		}
 		if g.v6 {
@@ -160,7 +167,7 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 		if g.rules[rank].flags&needsHeader != 0 {
 			bit = allowShort(packet.Port(h.allow & 1))
 		}
-		if x.allow>>bit&1 != 0 {
+		if x.allow>>bit&1 != 0 || lost {
 			k.rank, k.verb, k.more = rank, Verb(x.allow>>verbShift), true
 		}
 	}

@@ -80,6 +80,13 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 			q.a = c.addr(r.Src)
 		case opDst:
 			q.a = c.addr(r.Dst)
+		default:
+			if p.Flags&packet.BrokenChain != 0 && r.Proto.Num != 0 {
+				return "extension headers", short
+			}
+		}
+		if p.Flags&packet.LaterFragment != 0 && q.op == opHeader {
+			return opNames[q.op], no
 		}
 		if q.n == 1 && q.op >= opDir && (ctx.State == Invalid || ctx.State == Untracked) {
 			continue

@@ -136,6 +136,10 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 		}
 		return hit != m.Not
 	}
+	if p.Flags&packet.BrokenChain != 0 && r.Proto.Num != 0 {
+		*hotdrop = true
+		return false
+	}
 	if !iface(r.In, p.In) || !iface(r.Out, p.In.Other()) {
 		return false
 	}
@@ -147,6 +151,9 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 	}
 	th := p.Frame[p.L4:p.End]
 	has := func(n int) bool {
+		if p.Flags&packet.LaterFragment != 0 {
+			return false
+		}
 		*hotdrop = *hotdrop || len(th) < n
 		return len(th) >= n
 	}

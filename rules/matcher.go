@@ -111,11 +111,14 @@ func (m *Matcher) extend(up uint32, id RuleID) uint32 {
 	}
 }
 
+// oddHeaders are the packets that are not judged as others of their connection and direction are.
+const oddHeaders = packet.ICMPError | packet.BrokenChain | packet.LaterFragment
+
 // Match judges one packet. p.Class must be IPv4 or IPv6, p a whole datagram. It does not count: the caller passes
 // Result.Trace to Count, also for later packets of the connection when Result.Cacheable. It allocates nothing.
 func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	m.nLogged = 0
-	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&packet.ICMPError == 0 && c.State != Invalid && c.State != Untracked}
+	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked}
 	if p.Family == 6 {
 		w.g, w.policy = &m.rs.prog[1], RuleID(len(m.rs.rules)+idPolicy6)
 	} else {
@@ -304,12 +307,12 @@ func (w *walk) enter(f *frame, id uint32) {
 	}
 }
 
-// enterShort is enter for a packet whose transport header is short: where a tree cuts by port, the run is that of the
-// whole subtree.
+// enterShort is enter for a packet whose transport header is short: where a tree cuts by port, or by a protocol that
+// cannot be found, the run is that of the whole subtree.
 func (w *walk) enterShort(f *frame, ch chain) {
 	g := w.g
 	for t, s := range g.trees[ch.first : ch.first+ch.n] {
-		for !s.leaf() && s.word() != wordSport && s.word() != wordDport {
+		for !s.leaf() && s.word() != wordSport && s.word() != wordDport && (s.word() != wordProto || !w.h.lost) {
 			s = g.slots[s.child(&w.h)]
 		}
 		k := &f.trees[t&(maxTrees-1)]
@@ -393,7 +396,13 @@ func (w *walk) note(id RuleID) {
 // matches tests the conditions of a rule that its entry does not hold.
 func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 	first, n := r.pred+uint32(r.all), r.rest
+	if w.h.lost && r.flags&asksProto != 0 {
+		return w.addressed(r, p, c)
+	}
 	if !w.h.whole && r.flags&needsHeader != 0 {
+		if w.h.later {
+			return no
+		}
 		if r.flags&early == 0 {
 			return short
 		}
@@ -413,4 +422,20 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 		}
 	}
 	return yes
+}
+
+// addressed says whether a rule that asks for a protocol, and whose entry agrees, drops a packet that has none that can be
+// found: it does once the addresses agree (ip6_packet_match, net/ipv6/netfilter/ip6_tables.c).
+func (w *walk) addressed(r *rule, p *packet.Packet, c *Context) outcome {
+	first := r.pred
+	if r.flags&early != 0 {
+		first += uint32(r.all)
+	}
+	for k := range w.g.preds[first : first+uint32(r.rest)] {
+		q := &w.g.preds[first+uint32(k)]
+		if (q.op == opSrc || q.op == opDst) && w.g.test(q, p, c) == no {
+			return no
+		}
+	}
+	return short
 }

@@ -218,6 +218,7 @@ type ruleFlags uint8
 const (
 	needsHeader ruleFlags = 1 << iota // a match drops packets whose transport header is short
 	early                             // something is asked before that match beside addresses, protocol and interfaces
+	asksProto                         // it has -p, and is for IPv6: it drops packets whose extension headers cannot be followed
 )
 
 // entries returns how many entries there are.

@@ -33,7 +33,8 @@ type Config struct {
 	PinPath          string        // directory in a BPF file system; "" = package ring's
 	StateFile        string        // record of changed interface settings; "" = package ring's
 
-	NonIP map[string]bool // by class (arp, lldp, stp, lacp, eapol, other): true = pass
+	VLANTags int             // VLAN tags behind which IP is looked for
+	NonIP    map[string]bool // by class (arp, lldp, stp, lacp, eapol, other): true = pass
 
 	Max     int    // entries of connection tracking; 0 = from memory
 	Zones   string // none or vlan

@@ -14,6 +14,9 @@ func (c *Config) Engine(rs *rules.Ruleset, memory uint64) dataplane.Config {
 	if c.Zones == "vlan" {
 		e.Zones = dataplane.ZoneVLAN
 	}
+	if e.Tags = dataplane.Tags(c.VLANTags); c.VLANTags == 0 {
+		e.Tags = dataplane.NoTags
+	}
 	for class := range packet.Class(packet.Classes) {
 		if pass, ok := c.NonIP[class.String()]; ok && !pass {
 			e.Policy[class] = dataplane.Block

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"corewire/internal/packet"
 	"corewire/ring"
 )
 
@@ -81,6 +82,8 @@ var table = sync.OnceValue(func() []Setting {
 		text("state-file", "AF_XDP", "", "a path", Restart, "record of the interface settings that were changed, for the next start and for `corewire release`; empty = /run/corewire/INSIDE-OUTSIDE.json",
 			func(c *Config) *string { return &c.StateFile }),
 	}
+	rows = append(rows, number("vlan-tags", groupNonIP, decimal(packet.MaxTags), 0, packet.MaxTags, "tags", Restart, "VLAN tags behind which IP is looked for; a frame with more is of class other. A Linux bridge looks behind one with bridge-nf-filter-vlan-tagged=1, behind none with 0",
+		func(c *Config) *int { return &c.VLANTags }))
 	for _, class := range [...]struct{ name, help string }{
 		{"arp", "ARP (RFC 826)"}, {"lldp", "LLDP (IEEE 802.1AB)"}, {"stp", "spanning tree (IEEE 802.1D)"}, {"lacp", "LACP and other slow protocols (IEEE 802.3)"},
 		{"eapol", "EAPOL (IEEE 802.1X)"}, {"other", "every other frame that is not IP"},

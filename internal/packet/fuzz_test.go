@@ -55,6 +55,11 @@ func seeds() [][]byte {
 		pt.NewIP(a6.Addr(), b6.Addr(), 6, pt.FragmentHeader(8, true, 1), pt.PayloadLen(10)),
 		pt.NewIP(a6.Addr(), b6.Addr(), 0, pt.Payload([]byte{6, 0, 0xc2, 4, 0, 1, 0, 0})), pt.NewIP(a6.Addr(), b6.Addr(), 1, pt.PayloadLen(8)),
 		pt.NewIP(a4.Addr(), b4.Addr(), 58, pt.PayloadLen(8)),
+		pt.NewIP(a6.Addr(), b6.Addr(), 253, pt.ExtHeader(60, []byte{0, 9, 0, 0, 0, 0, 0, 0})), pt.NewIP(a6.Addr(), b6.Addr(), 253, pt.ExtHeader(43, []byte{0, 0})),
+		pt.NewIP(a6.Addr(), b6.Addr(), 6, pt.DestinationOptions(nil), pt.FragmentHeader(8, true, 1), pt.PayloadLen(9)),
+		pt.NewIP(a6.Addr(), b6.Addr(), 59, pt.FragmentHeader(8, true, 1), pt.PayloadLen(9)), pt.NewIP(a6.Addr(), b6.Addr(), 60, pt.FragmentHeader(8, true, 1), pt.PayloadLen(9)),
+		pt.NewIP(a6.Addr(), b6.Addr(), 17, pt.AtomicFragment(3), pt.HopByHop([]byte{9, 200, 1}), pt.PayloadLen(8)),
+		pt.NewIP(a6.Addr(), b6.Addr(), 0, pt.PayloadLen(0), pt.Pad(20)),
 		pt.NewICMPError(b6.Addr(), a6.Addr(), 3, 0, 0, pt.NewTCP(a6, b6, pt.ACK, pt.DestinationOptions(nil), pt.AtomicFragment(4)), 0))
 	return out
 }

@@ -29,27 +29,42 @@ func (p *Packet) parseIPv6(f []byte, l3 int, vlan uint16) {
 		p.malformed(ProblemIPLength, ClassIPv6, 6, l3, vlan)
 		return
 	}
-	if next == ProtoHopByHop && payload < (int(h[41])+1)*8 {
-		// br_validate_ipv6 cuts off what lies behind the payload, and in the FORWARD hook looks once more.
-		p.malformed(ProblemHopByHop, ClassIPv6, 6, l3, vlan)
+	p.begin(ClassIPv6, 6, l3, vlan)
+	p.setIPv6(h, w0, payload)
+	if isExtHeader(next) {
+		p.parseExtHeaders(h[:40+payload], next, w0>>16&0xffff != 0, 0)
 		return
 	}
-	p.begin(ClassIPv6, 6, l3, vlan)
-	src := Addr{binary.BigEndian.Uint64(h[8:16]), binary.BigEndian.Uint64(h[16:24])}
-	dst := Addr{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
-	p.Src, p.Dst = src, dst
-	p.End = uint32(l3 + 40 + payload)
-	p.IPID = 0
-	p.TTL, p.TOS = uint8(w0), uint8(w0>>52)
-	l4 := 40
-	if isExtHeader(next) {
-		var more bool
-		if l4, next, more = p.parseExtHeaders(h[:40+payload], next, w0>>16&0xffff != 0); !more {
-			return
+	p.L4, p.Proto = uint32(l3+40), next
+	p.parseTransport(h[40:40+payload], p.Src, p.Dst, next)
+}
+
+// parseGathered parses the datagram at the start of h, whose IPv6 header is followed by an extension header and sound, as
+// Linux sees it behind reassembly: it looks for no further fragments, and hop-by-hop options are checked late.
+func (p *Packet) parseGathered(h []byte) {
+	w0 := binary.BigEndian.Uint64(h[0:8])
+	payload, next := int(w0>>16&0xffff), uint8(w0>>8)
+	if payload > len(h)-40 {
+		return
+	}
+	flags := Flags(0)
+	if next == ProtoHopByHop {
+		if _, ok := jumbo(h, payload); !ok {
+			flags = LateHopByHop
 		}
 	}
-	p.L4, p.Proto = uint32(l3+l4), next
-	p.parseTransport(h[l4:40+payload], src, dst, next)
+	p.begin(ClassIPv6, 6, int(p.L3), p.VLAN)
+	p.setIPv6(h, w0, payload)
+	p.parseExtHeaders(h[:40+payload], next, false, flags)
+}
+
+// setIPv6 sets the fields of the header at the start of h, whose first 8 bytes are the big-endian word w0.
+func (p *Packet) setIPv6(h []byte, w0 uint64, payload int) {
+	p.Src = Addr{binary.BigEndian.Uint64(h[8:16]), binary.BigEndian.Uint64(h[16:24])}
+	p.Dst = Addr{binary.BigEndian.Uint64(h[24:32]), binary.BigEndian.Uint64(h[32:40])}
+	p.End = p.L3 + uint32(40+payload)
+	p.IPID = 0
+	p.TTL, p.TOS = uint8(w0), uint8(w0>>52)
 }
 
 // isExtHeader reports whether next is the number of an extension header that can be skipped, or that ends the chain
@@ -97,28 +112,63 @@ func jumbo(h []byte, payload int) (int, bool) {
 	return payload, true
 }
 
-// parseExtHeaders goes through the extension headers of the datagram h, next being the first one's number. gather is
-// whether the payload length field is not 0, without which Linux does not look for fragments. It returns where in h the
-// transport header starts and its protocol; more is false when p is complete: a fragment or a problem.
-func (p *Packet) parseExtHeaders(h []byte, next uint8, gather bool) (l4 int, proto uint8, more bool) {
+// parseExtHeaders parses the datagram h from its extension headers on, next being the first one's number. gather is
+// whether the payload length field is not 0, without which Linux does not look for fragments. flags are added to p's.
+func (p *Packet) parseExtHeaders(h []byte, next uint8, gather bool, flags Flags) {
+	if next == ProtoHopByHop && (len(h) < 48 || len(h)-40 < (int(h[41])+1)*8) {
+		flags |= LateHopByHop // br_validate_ipv6 has cut off what lies behind the payload
+	}
 	if gather {
-		if at := findFragment(h, 40, next); at >= 0 && p.gather(h, at) {
-			return 0, 0, false
+		if at := findFragment(h, 40, next); at >= 0 && p.gather(h, at, &flags) {
+			return
 		}
 	}
-	l4, next, off, ok := skipExtHeaders(h, 40, next)
+	asked, later, whole := findHeader(h, next)
+	l4, proto, off, ok := skipExtHeaders(h, 40, next)
 	l4 = min(l4, len(h))
-	if !ok || off != 0 {
-		p.L4, p.Proto = p.L3+uint32(l4), next
+	p.L4, p.Proto = p.L3+uint32(l4), proto
+	if ok && off == 0 {
+		p.parseTransport(h[l4:], p.Src, p.Dst, proto)
+	} else {
 		p.fail(ProblemExtHeader)
-		return 0, 0, false
 	}
-	return l4, next, true
+	switch {
+	case !whole:
+		flags |= BrokenChain
+	case later:
+		flags |= LaterFragment
+		p.Proto = asked
+	}
+	p.Flags |= flags
+}
+
+// findHeader goes through the extension headers of the datagram h as ip6_tables does to learn its protocol (ipv6_find_hdr,
+// net/ipv6/exthdrs_core.c, without a target), next being the first one's number. later is whether what ends the chain is
+// a fragment header with an offset; whole is false where the chain cannot be followed. That the last header goes beyond the
+// datagram's end is no obstacle: Linux 6.18 does not look.
+func findHeader(h []byte, next uint8) (proto uint8, later, whole bool) {
+	for at := 40; isExtHeader(next) && next != ProtoNone; {
+		least := 2
+		if next == ProtoRouting || next == ProtoFragment {
+			least = 4
+		}
+		if at+least > len(h) {
+			return 0, false, false
+		}
+		if next == ProtoFragment && binary.BigEndian.Uint16(h[at+2:])&^7 != 0 {
+			inner := h[at]
+			return inner, true, !isExtHeader(inner) || inner == ProtoNone
+		}
+		n := extHeaderLen(h, at, next)
+		next = h[at]
+		at += n
+	}
+	return next, false, true
 }
 
 // gather looks at the fragment header at h[at:] as nf_ct_frag6_gather and nf_ct_frag6_queue do, and reports whether p is
-// complete with it: a fragment to be held, or a problem.
-func (p *Packet) gather(h []byte, at int) bool {
+// complete with it: a fragment to be held, or a problem. It adds to flags what is to be known of a packet that is not.
+func (p *Packet) gather(h []byte, at int, flags *Flags) bool {
 	truncated := firstTruncated(h, at)
 	if at+8 > len(h) {
 		if !truncated {
@@ -146,8 +196,7 @@ func (p *Packet) gather(h []byte, at int) bool {
 		// Atomic: the fragment header is taken out, and br_validate_ipv6 in the FORWARD hook finds hop-by-hop options
 		// behind the IPv6 header.
 		if _, ok := jumbo(h[8:], len(h)-48); !ok {
-			p.malformed(ProblemHopByHop, ClassIPv6, 6, int(p.L3), p.VLAN)
-			return true
+			*flags |= LateHopByHop
 		}
 	}
 	return false

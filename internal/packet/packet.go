@@ -53,6 +53,18 @@ const (
 	PortsValid
 	// Untracked: the raw table asked for no tracking. Set by the worker after Parse.
 	Untracked
+	// LateHopByHop: hop-by-hop options that are wrong, but in a place that Linux looks at only in the FORWARD hook, where
+	// br_nf_forward_ip (net/bridge/br_netfilter_hooks.c) calls br_validate_ipv6 once more: options beyond the payload that
+	// the first call cut off, or behind a fragment header that reassembly took out. The packet goes through the raw table
+	// and changes its connection, and is then dropped before any rule of the filter table.
+	LateHopByHop
+	// BrokenChain: IPv6 extension headers that cannot be followed to their end (ipv6_find_hdr, net/ipv6/exthdrs_core.c,
+	// which looks closer than ipv6_skip_exthdr of connection tracking): any rule that asks for a protocol drops the packet
+	// (ip6_packet_match, net/ipv6/netfilter/ip6_tables.c). Proto is what connection tracking found.
+	BrokenChain
+	// LaterFragment: an IPv6 packet whose chain of headers leads to a fragment header with an offset, though it is not a
+	// Fragment to be held. Proto is what that header names; no match finds a transport header in it.
+	LaterFragment
 )
 
 // Packet is the parse of one frame, made once by Parse and reused for the next frame.

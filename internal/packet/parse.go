@@ -6,9 +6,11 @@ const (
 	// EthernetHeader is the length of an Ethernet header without tags.
 	EthernetHeader = 14
 
-	// maxTags bounds the VLAN tags that Parse looks through, as VLAN_MAX_DEPTH does in the kernel
+	// MaxTags bounds the VLAN tags that Parse looks through, as VLAN_MAX_DEPTH does in the kernel
 	// (include/linux/if_vlan.h). A frame with more is ClassOther: no stack would find an IP packet behind them.
-	maxTags = 8
+	MaxTags = 8
+
+	tagLength = 4 // of a VLAN tag with the EtherType behind it, IEEE 802.1Q
 )
 
 // Parse parses the frame p.Frame, which arrived on p.In, and writes every other field of p.
@@ -36,7 +38,24 @@ func Parse(p *Packet) {
 	case EtherTypeIPv6:
 		p.parseIPv6(f, l3, vlan)
 	default:
+		if cutOff(f) {
+			p.malformed(ProblemLinkShort, ClassOther, 0, 0, vlan)
+			return
+		}
 		p.reset(classify(f, typ, l3), 0, 0, vlan)
+	}
+}
+
+// ParseGathered is Parse for a frame that was put together from fragments: Linux does that once, so that a further
+// fragment header is an extension header like others. It has checked the fragments' own hop-by-hop options already and
+// finds those that reassembly uncovered too late: LateHopByHop instead of ProblemHopByHop.
+func ParseGathered(p *Packet) {
+	Parse(p)
+	if p.Class != ClassIPv6 || p.Problem.Header() && p.Problem != ProblemHopByHop && p.Problem != ProblemFragmentHeader {
+		return
+	}
+	if h := p.Frame[p.L3:]; isExtHeader(h[6]) {
+		p.parseGathered(h)
 	}
 }
 
@@ -83,16 +102,45 @@ func (p *Packet) malformed(problem Problem, class Class, family uint8, l3 int, v
 // it describes, and the outermost id. A tag that is cut off, or one too many, is returned as the type.
 func skipTags(f []byte, typ uint16) (uint16, int, uint16) {
 	l3, vlan := EthernetHeader, uint16(0)
-	for n := 0; (typ == EtherTypeVLAN || typ == EtherTypeQinQ) && n < maxTags && len(f) >= l3+4; n++ {
+	for n := 0; isTag(typ) && n < MaxTags && len(f) >= l3+tagLength; n++ {
 		w := binary.BigEndian.Uint32(f[l3:])
 		if n == 0 {
 			vlan = uint16(w>>16) & 0xfff
 		}
 		typ = uint16(w)
-		l3 += 4
+		l3 += tagLength
 	}
 	return typ, l3, vlan
 }
+
+// cutOff reports whether a Linux bridge drops the frame because it ends within what stands before its payload: within the
+// outermost tag or the two bytes behind it (skb_vlan_untag, net/core/skbuff.c), or, without a tag or behind that one, within
+// an 802.1Q tag or a PPPoE session header (br_nf_pre_routing, net/bridge/br_netfilter_hooks.c).
+func cutOff(f []byte) bool {
+	at := EthernetHeader
+	if isTag(binary.BigEndian.Uint16(f[12:])) {
+		if at += tagLength; len(f) < at+2 {
+			return true
+		}
+	}
+	switch binary.BigEndian.Uint16(f[at-2:]) {
+	case EtherTypeVLAN:
+		return len(f) < at+tagLength
+	case EtherTypePPPoE:
+		return len(f) < at+8 // RFC 2516 section 4, and the protocol of PPP
+	}
+	return false
+}
+
+// isTag reports whether an EtherType announces a VLAN tag.
+func isTag(typ uint16) bool { return typ == EtherTypeVLAN || typ == EtherTypeQinQ }
+
+// Behind returns where the IP header of a frame with that many VLAN tags begins: Packet.L3.
+func Behind(tags int) uint32 { return EthernetHeader + uint32(tags)*tagLength }
+
+// Hide makes p, after Parse, a frame of ClassOther of which nothing is known but its VLAN: as one is treated whose tags are
+// not to be looked behind.
+func (p *Packet) Hide() { p.reset(ClassOther, 0, 0, p.VLAN) }
 
 // classify returns the class of a frame that is not IP: typ is the EtherType, or the length of an 802.3 frame, and l3
 // the offset of what follows it.

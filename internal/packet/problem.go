@@ -29,6 +29,9 @@ const (
 	// ProblemFragmentHeader: the IPv6 fragment header is cut off, or nothing at all follows it.
 	ProblemFragmentHeader
 
+	// ProblemLinkShort: the frame ends within a VLAN tag or a PPPoE session header; see cutOff.
+	ProblemLinkShort
+
 	// ProblemExtHeader: an IPv6 extension header is cut off, the chain ends with No Next Header, or a fragment header with
 	// an offset is a second one or not fit to be held: no transport protocol can be found (ipv6_skip_exthdr, net/ipv6/exthdrs_core.c).
 	ProblemExtHeader
@@ -77,6 +80,7 @@ var problemNames = [Problems]string{
 	ProblemIPLength:          "ip-length",
 	ProblemHopByHop:          "ipv6-hop-by-hop",
 	ProblemFragmentHeader:    "ipv6-fragment-header",
+	ProblemLinkShort:         "link-short",
 	ProblemExtHeader:         "ipv6-ext-header",
 	ProblemTCPShort:          "tcp-short",
 	ProblemTCPOffset:         "tcp-offset",
@@ -103,5 +107,6 @@ func (p Problem) String() string {
 }
 
 // Header reports whether the problem is one of the IP header, for which the wire drops the packet without asking the
-// rules. Of a Packet with such a problem only Frame, In, Class, Family, VLAN and L3 are valid.
+// rules. Of a Packet with such a problem only Frame, In, Class, Family, VLAN and L3 are valid. All but ProblemLinkShort,
+// whose frames are ClassOther, are those of IP packets.
 func (p Problem) Header() bool { return p-1 < ProblemExtHeader-1 }

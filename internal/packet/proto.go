@@ -9,6 +9,7 @@ const (
 	EtherTypeIPv6  = 0x86dd
 	EtherTypeSlow  = 0x8809 // slow protocols, LACP among them
 	EtherTypeEAPOL = 0x888e
+	EtherTypePPPoE = 0x8864 // PPPoE session stage
 	EtherTypeLLDP  = 0x88cc
 
 	ProtoHopByHop = 0 // IPv6 hop-by-hop options

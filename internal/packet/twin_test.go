@@ -53,6 +53,8 @@ type view struct {
 	fragOff, fragID int
 	fragHdr         int
 	noTrack, err    bool
+	late            bool // hop-by-hop options found wrong in the FORWARD hook
+	broken, later   bool // what ip6_tables finds behind the extension headers: nothing, a fragment header with an offset
 }
 
 // twinParse parses an Ethernet frame.
@@ -70,6 +72,17 @@ func twinParse(frame []byte) (v view) {
 		at += 4
 	}
 	typ, rest := be(frame[at:at+2]), skb(frame[at+2:])
+	behind := skb(frame[12:])
+	if first := be(behind[:2]); first == 0x8100 || first == 0x88a8 {
+		behind = behind[min(4, len(behind)):]
+		if len(behind) < 4 {
+			behind = nil // skb_vlan_untag
+		}
+	}
+	short := behind == nil
+	if !short {
+		short = map[int]bool{0x8100: len(behind) < 6, 0x8864: len(behind) < 10}[be(behind[:2])] // nf_bridge_encap_header_len
+	}
 	switch {
 	case typ == 0x0800:
 		v.class, v.family, v.l3 = "ipv4", 4, at+2
@@ -77,6 +90,8 @@ func twinParse(frame []byte) (v view) {
 	case typ == 0x86dd:
 		v.class, v.family, v.l3 = "ipv6", 6, at+2
 		v.ipv6(rest)
+	case short:
+		v.problem = "link-short"
 	case typ == 0x0806:
 		v.class = "arp"
 	case typ == 0x88cc:
@@ -158,10 +173,7 @@ func (v *view) ipv6(s skb) {
 		return
 	}
 	s = s[:payload+40]
-	if s[6] == 0 && twinHopByHop(s, be(s[4:6])) < 0 { // br_validate_ipv6 again
-		v.problem = "ipv6-hop-by-hop"
-		return
-	}
+	late := s[6] == 0 && twinHopByHop(s, be(s[4:6])) < 0 // br_validate_ipv6 again
 	v.src, v.dst = netip.AddrFrom16([16]byte(s[8:24])), netip.AddrFrom16([16]byte(s[24:40]))
 	v.end = v.l3 + len(s)
 	v.tos, v.ttl = be(s[0:2])>>4&255, int(s[7])
@@ -196,20 +208,50 @@ func (v *view) ipv6(s skb) {
 					return
 				case at == 40 && h[0] == 0: // nf_ct_frag6_reasm takes the header out, and br_validate_ipv6 looks again
 					if whole := append(append(skb(nil), s[:40]...), s[48:]...); twinHopByHop(whole, len(whole)-40) < 0 {
-						v.problem = "ipv6-hop-by-hop"
-						return
+						late = true
 					}
 				}
 			}
 		}
 	}
+	v.late = late
+	asked, later := twinFind(s)
+	v.broken, v.later = asked < 0, later
 	l4, next, off := twinSkip(s, 40, int(s[6]))
 	if l4 < 0 || off != 0 {
+		if later && asked >= 0 {
+			v.proto = asked
+		}
 		v.problem = "ipv6-ext-header"
 		return
 	}
 	v.proto, v.l4 = next, min(v.l3+l4, v.end)
 	v.conntrack(s, l4)
+}
+
+// twinFind is ipv6_find_hdr without a target: the protocol, or -1, and whether a fragment header with an offset names it.
+func twinFind(s skb) (proto int, later bool) {
+	start, next := 40, int(s[6])
+	for twinExt(next) && next != 59 {
+		h := s.header(start, 2)
+		if h == nil || next == 43 && s.header(start, 4) == nil {
+			return -1, false
+		}
+		size := twinExtLen(next, h[1])
+		if next == 44 {
+			f := s.header(start+2, 2)
+			switch {
+			case f == nil:
+				return -1, false
+			case be(f)/8 != 0 && (!twinExt(int(h[0])) || h[0] == 59):
+				return int(h[0]), true
+			case be(f)/8 != 0:
+				return -1, false
+			}
+		}
+		next, start = int(h[0]), start+size
+	}
+	return next, false
 }
 
 func twinExt(next int) bool {
@@ -573,12 +615,18 @@ func checkTwin(t *testing.T, frame []byte) packet.Packet {
 	same("FragLast", p.Is(packet.FragLast), v.last)
 	same("ICMPError", p.Is(packet.ICMPError), v.err)
 	same("NoTrack", p.Is(packet.NoTrack), v.noTrack)
+	same("LateHopByHop", p.Is(packet.LateHopByHop), v.late)
+	same("BrokenChain", p.Is(packet.BrokenChain), v.broken)
+	same("LaterFragment", p.Is(packet.LaterFragment), v.later && !v.broken)
 	same("PortsValid", p.Is(packet.PortsValid), v.sport >= 0)
 	same("SrcPort", int(p.SrcPort), max(v.sport, 0))
 	same("DstPort", int(p.DstPort), max(v.dport, 0))
 	same("TCPFlags", int(p.TCPFlags), v.tcpFlags)
 	same("ICMPType and ICMPCode", int(p.ICMPType)<<8|int(p.ICMPCode), max(v.icmp, 0))
 	if v.problem == "ipv6-ext-header" {
+		if v.later && !v.broken {
+			same("Proto", int(p.Proto), v.proto)
+		}
 		same("Key.A, Key.B", p.Src != p.Key.A, p.Dst != p.Key.B)
 		return p
 	}

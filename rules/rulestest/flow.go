@@ -70,6 +70,13 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 		opts = append(opts, packettest.Routing(byte(g.IntN(2)), []byte{0, 0, 0, byte(g.IntN(2)), 0}[g.IntN(2):]))
 	}
 	switch {
+	case src.Is6() && g.one(5) && f.Connection.State == stateInvalid:
+		// A chain of extension headers that ends in nothing, or in a later fragment that cannot be held.
+		odd := packettest.ExtHeader(60, []byte{0})
+		if g.one(2) {
+			odd = packettest.FragmentHeader(8, true, 1)
+		}
+		b = packettest.NewIP(src, dst, uint8([]int{f.Proto, 58, 6}[g.IntN(3)]), odd, packettest.PayloadLen(g.IntN(2)*9))
 	case g.one(15) && (f.Connection.State == stateInvalid || f.Connection.State == stateUntracked):
 		proto := f.Proto
 		if proto == 1 && src.Is6() {

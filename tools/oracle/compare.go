@@ -64,7 +64,6 @@ type comparison struct {
 	pace     pacer
 	views    map[packet.Key]view
 	tainted  map[packet.Key]bool           // connections that differ already
-	late     map[[2]packet.Addr]bool       // see the row "late hop-by-hop" in known
 	born     map[packet.Key]conntrack.Tick // when UDP connections began
 	result   summary
 }
@@ -137,7 +136,7 @@ func (c *comparison) run(name string, stream func(yield func(shot) bool)) (summa
 		c.pace.pauses = c.pauses
 	}
 	c.result = summary{Stream: name, States: map[string]int{}, Skipped: map[string]int{}, Known: map[string]int{}}
-	c.views, c.tainted, c.late, c.born = map[packet.Key]view{}, map[packet.Key]bool{}, map[[2]packet.Addr]bool{}, map[packet.Key]conntrack.Tick{}
+	c.views, c.tainted, c.born = map[packet.Key]view{}, map[packet.Key]bool{}, map[packet.Key]conntrack.Tick{}
 	var err error
 	number := 0
 	for s := range stream {
@@ -197,9 +196,6 @@ func (c *comparison) frame(number int, s shot) error {
 	}
 	what := c.check(&p, &k, &d)
 	before, known := c.views[key]
-	if p.Problem == packet.ProblemHopByHop && p.Frame[p.L3+6] == packet.ProtoFragment {
-		c.late[ipv6Pair(&p)] = true
-	}
 	if what != "" && !c.tainted[key] {
 		diff := difference{Stream: c.name, Frame: number, What: what}
 		diff.Known = c.explain(&p, &k, &d)
@@ -445,9 +441,6 @@ func (c *comparison) tables() error {
 	pairs := map[[2]packet.Addr]uint8{} // what differs already is not told twice
 	for key := range c.tainted {
 		pairs[[2]packet.Addr{key.A, key.B}] = key.Family
-	}
-	for pair := range c.late {
-		pairs[pair] = 6
 	}
 	for pair, family := range pairs {
 		a, b := pair[0].Netip(), pair[1].Netip()

@@ -26,6 +26,7 @@ func newCorewire(rs *rules.Ruleset, settings *conntrack.Settings) (*corewire, er
 	var err error
 	c.engine, err = dataplane.New(dataplane.Config{
 		Wires: []ring.Wire{&c.wire}, Ruleset: rs, Settings: settings, Max: 1 << 18, Burst: 1, Record: true,
+		Tags: 1, // as br_netfilter with bridge-nf-filter-vlan-tagged=1
 	})
 	return c, err
 }
