@@ -55,8 +55,11 @@ func (t *Table) fill(ref uint32, out *Info, now Tick, ext uint64) {
 	if e.flags&entryAcct != 0 {
 		out.setCounters(&t.acct.items[ref])
 	}
-	if e.key.Proto == packet.ProtoGRE {
+	switch e.key.Proto {
+	case packet.ProtoGRE:
 		out.setGRE(t.cold.items[ref].gre())
+	case packet.ProtoSCTP:
+		out.Tags = t.cold.items[ref].sctp().tag
 	}
 	if uint32(e.status)&(StatusHelper|StatusExpected) != 0 && t.aids.items != nil {
 		out.setAid(&t.aids.items[ref])

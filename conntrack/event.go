@@ -51,6 +51,9 @@ type EventSink interface {
 // EventsLost. Without a sink an event costs one comparison. It is called between two bursts.
 func (t *Table) Listen(sink EventSink) { t.events = sink }
 
+// Heard reports whether Listen has a sink.
+func (t *Table) Heard() bool { return t.events != nil }
+
 // EventsLost returns how many events found no room in their sink since New.
 func (t *Table) EventsLost() uint64 { return t.eventsLost }
 

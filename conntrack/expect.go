@@ -63,6 +63,9 @@ type Expectations struct {
 	shards  uint32 // tables that use the store, ever
 	stats   ExpectCounters
 	doomed  [condemnedKeys]packet.Key
+	now     Tick       // the latest that a caller has told
+	sink    ExpectSink // nil: nobody listens
+	event   [1]ExpectEvent
 }
 
 const (
@@ -289,6 +292,7 @@ func (x *Expectations) claim(t *expectTuple, now Tick, e *expected) bool {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.now = now
 	ref := x.find(t, h, expectCall|ExpectInactive, 0, now)
 	if ref == 0 {
 		return false
@@ -386,6 +390,7 @@ const (
 func (x *Expectations) expect(m *master, w *wanted, now Tick) expectResult {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.now = now
 	h := x.chain(&w.tuple)
 	for i := h.first.Load(); i != 0; {
 		s := &x.slots[i]
@@ -498,6 +503,7 @@ func (x *Expectations) insert(m *master, w *wanted, h *expectHead, until Tick) b
 	} else {
 		x.count.Add(1)
 		x.stats.Create++
+		x.tell(EventNew, ref)
 	}
 	return true
 }
@@ -505,6 +511,9 @@ func (x *Expectations) insert(m *master, w *wanted, h *expectHead, until Tick) b
 // unlink removes a slot.
 func (x *Expectations) unlink(ref uint32) {
 	s := &x.slots[ref]
+	if expectFlags(s.when.Load())&expectCall == 0 {
+		x.tell(EventDestroy, ref)
+	}
 	t := s.tuple()
 	h := x.chain(&t)
 	next := s.next.Load()
@@ -776,6 +785,7 @@ func (x *Expectations) sweep(now Tick) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.now = now
 	for range expectSweepSlots {
 		if x.cursor++; x.cursor >= x.top {
 			x.cursor = 0

@@ -24,7 +24,8 @@ type Info struct {
 	Bytes       [2]uint64 // of IP datagrams
 	Age         uint64    // ms since the connection began
 
-	Timeout, StreamTimeout uint32 // GRE: the connection's own timeouts before and after a reply, in ms
+	Tags                   [2]uint32 // SCTP: the verification tags that packets of each direction carry; 0: not known
+	Timeout, StreamTimeout uint32    // GRE: the connection's own timeouts before and after a reply, in ms
 
 	Helper        Helper     // HelperNone: none
 	Master        packet.Key // StatusExpected: the connection that expected this one; it may be gone

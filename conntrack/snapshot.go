@@ -40,6 +40,7 @@ type aside struct {
 	ref    uint32
 	aid    aid
 	gre    greState
+	tags   [2]uint32 // SCTP's
 	hasAid bool
 	hasGRE bool
 }
@@ -52,7 +53,7 @@ func NewSnapshot() *Snapshot {
 // Copy takes a Snapshot of the table from the place that cursor names (0 to begin), and returns the cursor to go on with;
 // 0 when the listing is complete. An entry that is there during the whole listing is in it exactly once; one that comes or
 // goes meanwhile is in it or not. The cost of a call is bounded: it copies SnapshotSize entries at most, 64 that have
-// helpers, masters or GRE keys, and examines 64 times as many empty places, so that it may copy nothing and still not be
+// helpers, masters, GRE keys or SCTP tags, and examines 64 times as many empty places, so that it may copy nothing and still not be
 // the last. It allocates nothing.
 func (t *Table) Copy(cursor uint64, s *Snapshot, now Tick) (next uint64) {
 	t.sweep.listed, t.sweep.dumped = true, now
@@ -86,7 +87,7 @@ func (t *Table) copyBlock(s *Snapshot, base uint32, used uint64) bool {
 		i := uint32(bits.TrailingZeros64(m))
 		e := &b.hot[i]
 		helped := uint32(e.status)&(StatusHelper|StatusExpected) != 0 && t.aids.items != nil
-		if !helped && e.key.Proto != packet.ProtoGRE {
+		if !helped && e.key.Proto != packet.ProtoGRE && e.key.Proto != packet.ProtoSCTP {
 			continue
 		}
 		if len(s.aside) == cap(s.aside) {
@@ -99,6 +100,9 @@ func (t *Table) copyBlock(s *Snapshot, base uint32, used uint64) bool {
 		}
 		if a.hasGRE {
 			a.gre = *t.cold.items[base+i].gre()
+		}
+		if e.key.Proto == packet.ProtoSCTP {
+			a.tags = t.cold.items[base+i].sctp().tag
 		}
 		s.aside = append(s.aside, a)
 	}
@@ -136,12 +140,14 @@ func (s *Snapshot) Infos(out []Info) []Info {
 				info.setCounters(&b.acct[i])
 			}
 			if at < len(s.aside) && s.aside[at].ref == b.base+uint32(i) {
-				if a := &s.aside[at]; a.hasAid {
+				a := &s.aside[at]
+				if a.hasAid {
 					info.setAid(&a.aid)
 				}
-				if a := &s.aside[at]; a.hasGRE {
+				if a.hasGRE {
 					info.setGRE(&a.gre)
 				}
+				info.Tags = a.tags
 			}
 			if e.flags&entryStamp != 0 {
 				info.setAge(s.ext, b.stamp[i])

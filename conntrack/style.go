@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -48,14 +49,18 @@ func (s *Style) AppendLine(b []byte, i *Info) []byte {
 // AppendEvent appends an event's line as `conntrack -E` prints it, without a newline, to b and returns it. What is shown
 // of the entry depends on the event as in ctnetlink_conntrack_event (net/netfilter/nf_conntrack_netlink.c).
 func (s *Style) AppendEvent(b []byte, e *Event) []byte {
-	name := e.Kind.String()
+	return s.append(appendKind(b, e.Kind), &e.Info, e.line())
+}
+
+// appendKind appends what an event's line begins with.
+func appendKind(b []byte, k EventKind) []byte {
+	name := k.String()
 	for range 9 - len(name) - 2 {
 		b = append(b, ' ')
 	}
 	b = append(b, '[')
 	b = append(b, name...)
-	b = append(b, "] "...)
-	return s.append(b, &e.Info, e.line())
+	return append(b, "] "...)
 }
 
 // line says what an event shows.
@@ -180,4 +185,94 @@ func (s *Style) appendLabels(b []byte, i *Info, between, around string) []byte {
 		}
 	}
 	return b
+}
+
+// AppendSave appends an entry in the conntrack tool's own syntax, without a newline, to b and returns it: the line of
+// `conntrack -L -o save`, which `conntrack -R` reads (ct_save_snprintf, src/conntrack.c of conntrack-tools 1.4.7). It has
+// what the tool says and nothing more: neither mark nor labels.
+func (i *Info) AppendSave(b []byte) []byte {
+	return i.appendSave(append(b, "-A "...), line{timeout: Visible, state: Visible})
+}
+
+// AppendSave appends an event in the conntrack tool's own syntax, without a newline, to b and returns it.
+func (e *Event) AppendSave(b []byte) []byte {
+	b = append(b, [...]string{EventNew: "-A ", EventUpdate: "-U ", EventDestroy: "-D "}[e.Kind]...)
+	return e.Info.appendSave(b, e.line())
+}
+
+// appendSave appends the options.
+func (i *Info) appendSave(b []byte, l line) []byte {
+	word := func(name string, v uint64) {
+		b = append(b, name...)
+		b = append(b, ' ')
+		b = strconv.AppendUint(b, v, 10)
+		b = append(b, ' ')
+	}
+	if l.timeout == Visible {
+		word("-t", uint64(i.Left/1000))
+	}
+	b = append(b, "-u "...)
+	n := len(b)
+	for _, s := range [...]struct {
+		bit  uint32
+		name string
+	}{{StatusExpected, "EXPECTED,"}, {StatusSeenReply, "SEEN_REPLY,"}, {StatusAssured, "ASSURED,"}, {StatusFixedTimeout, "FIXED_TIMEOUT,"}} {
+		if i.Status&s.bit != 0 {
+			b = append(b, s.name...)
+		}
+	}
+	if len(b) == n {
+		b = append(b, "UNSET "...)
+	} else {
+		b[len(b)-1] = ' '
+	}
+	if i.Key.Zone != 0 {
+		word("-w", uint64(i.Key.Zone))
+	}
+	o, r := i.Tuple(Original), i.Tuple(Reply)
+	for _, a := range [...]struct {
+		name string
+		addr netip.Addr
+	}{{"-s ", o.Src}, {"-d ", o.Dst}, {"-r ", r.Src}, {"-q ", r.Dst}} {
+		b = append(b, a.name...)
+		b = a.addr.AppendTo(b)
+		b = append(b, ' ')
+	}
+	b = append(b, "-p "...)
+	name := ProtoName(i.Key.Proto)
+	if name == "unknown" {
+		name = strconv.Itoa(int(i.Key.Proto))
+	}
+	b = append(b, name...)
+	b = append(b, ' ')
+	switch i.Key.Proto {
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoUDPLite, packet.ProtoSCTP, packet.ProtoDCCP:
+		word("--sport", uint64(o.SrcPort))
+		word("--dport", uint64(o.DstPort))
+		word("--reply-port-src", uint64(r.SrcPort))
+		word("--reply-port-dst", uint64(r.DstPort))
+	case packet.ProtoICMP:
+		word("--icmp-type", uint64(o.Type))
+		word("--icmp-code", uint64(o.Code))
+		word("--icmp-id", uint64(o.ID))
+	case packet.ProtoICMPv6:
+		word("--icmpv6-type", uint64(o.Type))
+		word("--icmpv6-code", uint64(o.Code))
+		word("--icmpv6-id", uint64(o.ID))
+	case packet.ProtoGRE:
+		word("--srckey", uint64(o.SrcPort))
+		word("--dstkey", uint64(o.DstPort))
+		word("--reply-key-src", uint64(r.SrcPort))
+		word("--reply-key-dst", uint64(r.DstPort))
+	}
+	if name := i.StateName(); name != "" && l.state == Visible {
+		b = append(b, "--state "...)
+		b = append(b, name...)
+		b = append(b, ' ')
+	}
+	if i.Key.Proto == packet.ProtoSCTP && l.state == Visible {
+		word("--orig-vtag", uint64(i.Tags[Original]))
+		word("--reply-vtag", uint64(i.Tags[Reply]))
+	}
+	return b[:len(b)-1]
 }

@@ -72,7 +72,11 @@ func (s *Style) appendFlow(b []byte, i *Info, l line) []byte {
 		}
 		b = appendCount(b, "deltatime", i.Age/1000)
 	}
-	return append(b, "</meta></flow>"...)
+	b = append(b, "</meta>"...)
+	if i.Helper != HelperNone && l.end == Hidden {
+		b = appendElement(b, "helper", i.Helper.String())
+	}
+	return append(b, "</flow>"...)
 }
 
 // appendMeta appends one direction.

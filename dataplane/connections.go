@@ -94,6 +94,28 @@ func (e *Engine) SetLabels(ctx context.Context, match Selector, add, del conntra
 	}, f)
 }
 
+// Change changes timeout or status of the connections that match, and calls f with the connections. It returns how many
+// they are.
+func (e *Engine) Change(ctx context.Context, match Selector, c conntrack.Change, f func([]conntrack.Info) error) (int, error) {
+	return e.change(ctx, func(w *Worker, cursor uint64, s *slice) {
+		noted := s.note(match, func(i *conntrack.Info) {
+			if c.Timeout != 0 {
+				i.Left = c.Timeout
+			}
+			i.Status |= c.Status & conntrack.Changeable
+		})
+		_, s.next = w.table.Change(cursor, dumpSlice, noted, c, w.now)
+	}, f)
+}
+
+// Zero sets the counters of the connections that match to zero, and calls f with the connections as they were before: no
+// packet is counted twice or not at all. It returns how many they are.
+func (e *Engine) Zero(ctx context.Context, match Selector, f func([]conntrack.Info) error) (int, error) {
+	return e.change(ctx, func(w *Worker, cursor uint64, s *slice) {
+		_, s.next = w.table.Zero(cursor, dumpSlice, s.note(match, nil), w.now)
+	}, f)
+}
+
 // Export calls f with the states of all connections, some at a time, and stops at f's first error. The times in them refer
 // to the moment of the call. f may keep nothing of the slice.
 func (e *Engine) Export(ctx context.Context, f func([]conntrack.Record) error) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -153,7 +154,7 @@ func TestEvents(t *testing.T) {
 	for range 2 {
 		go func() {
 			var h heard
-			err := r.e.Events(context.Background(), func(events []conntrack.Event, lost uint64) error {
+			err := r.e.Events(context.Background(), 0, func(events []conntrack.Event, lost uint64) error {
 				for i := range events {
 					switch events[i].Kind {
 					case conntrack.EventNew:
@@ -177,10 +178,7 @@ func TestEvents(t *testing.T) {
 		}()
 	}
 	for {
-		r.e.listening.Lock()
-		n := len(r.e.listeners)
-		r.e.listening.Unlock()
-		if n == 2 {
+		if r.e.listeners.count() == 2 {
 			break
 		}
 	}
@@ -193,7 +191,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%+v", h)
 		}
 	}
-	if r.e.heard() {
+	if r.e.listeners.count() != 0 || r.e.workers[0].table.Heard() {
 		t.Error("somebody still listens")
 	}
 }
@@ -234,4 +232,88 @@ func TestPopulate(t *testing.T) {
 	r.e.SetMax(populateAbove + 1000)
 	r.e.populating.Wait()
 	r.connect(10)
+}
+
+// TestEventsLost: a listener that does not keep up loses events, is told how many, and holds nobody up: while it reads
+// nothing at all the workers go on, and what it gets and what it loses are together all that happened.
+func TestEventsLost(t *testing.T) {
+	r := newRig(t, 2, acceptNew, func(c *Config) { c.Max = 1 << 16 })
+	stop := r.start()
+	const room, connections = 64, 3000
+	type result struct{ got, lost uint64 }
+	begun, release, done := make(chan struct{}), make(chan struct{}), make(chan result)
+	enough := errors.New("enough")
+	slow := func() {
+		var x result
+		first := true
+		err := r.e.Events(context.Background(), room, func(events []conntrack.Event, lost uint64) error {
+			if first && len(events) > 0 {
+				first = false
+				close(begun)
+				<-release // the ring fills meanwhile, and overflows
+			}
+			for i := range events {
+				if events[i].Kind != conntrack.EventNew {
+					t.Errorf("%+v", events[i])
+				}
+			}
+			x.got += uint64(len(events))
+			x.lost = lost
+			if lost > 0 && len(events) == 0 { // the call that comes when nothing is left
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) {
+			t.Error(err)
+		}
+		done <- x
+	}
+	go slow()
+	await(t, "the listener", func() bool { return r.e.listeners.count() == 1 && r.e.workers[1].turns.Load() > 0 })
+	inserted := func() (n uint64) {
+		s, err := r.e.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range s.Workers {
+			n += s.Workers[i].Conntrack.Insert
+		}
+		return n
+	}
+	send := func(n int) {
+		f := pt.NewUDP(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 1000), pt.AP("10.1.0.1:53"))
+		await(t, "a free chunk", func() bool {
+			for _, w := range r.wires {
+				w.Collect(packet.Outside, nil)
+			}
+			return r.wires[0].Inject(packet.Inside, f)
+		})
+	}
+	send(0)
+	<-begun
+	for n := 1; n < connections; n++ {
+		send(n)
+	}
+	await(t, "workers that wait for the listener", func() bool {
+		for _, w := range r.wires {
+			w.Collect(packet.Outside, nil)
+		}
+		return inserted() == connections
+	})
+	close(release)
+	x := <-done
+	if x.got+x.lost != connections || x.got < room || x.lost < connections-4*room {
+		t.Errorf("%d told and %d lost of %d", x.got, x.lost, connections)
+	}
+	s, err := r.e.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := s.Total(); c.EventsTold != x.got || c.EventsLost != x.lost {
+		t.Errorf("counted %d told, %d lost; the listener got %d and was told of %d lost", c.EventsTold, c.EventsLost, x.got, x.lost)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
 }

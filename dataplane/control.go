@@ -122,7 +122,8 @@ func (e *Engine) ask(ctx context.Context, w *Worker, f func()) error {
 
 // Stats returns a snapshot of all counters. Each worker's part is taken between two of its bursts.
 func (e *Engine) Stats(ctx context.Context) (Stats, error) {
-	s := Stats{Workers: make([]WorkerStats, len(e.workers)), Entries: e.Count(), Max: e.capacity.Max(), Expected: e.expect.Len(), Expect: e.expect.Stats()}
+	s := Stats{Workers: make([]WorkerStats, len(e.workers)), Entries: e.Count(), Max: e.capacity.Max(), Expected: e.expect.Len(), ExpectMax: e.expect.Max(), Expect: e.expect.Stats(),
+		Listeners: e.listeners.count() + e.expectListeners.count(), ExpectTold: e.expectTold.Load(), ExpectLost: e.expectLost.Load()}
 	for i, w := range e.workers {
 		// The worker fills a value of its own: if ctx ends first, it may still do so later.
 		v := new(WorkerStats)
@@ -289,6 +290,31 @@ func (e *Engine) Expectations(ctx context.Context, f func([]conntrack.ExpectInfo
 	}
 }
 
+// DeleteExpectations removes those of the connections that helpers expect which match, and calls f with them. match must be
+// quick and keep nothing: control connections that announce something wait for it.
+func (e *Engine) DeleteExpectations(ctx context.Context, match func(*conntrack.ExpectInfo) bool, f func([]conntrack.ExpectInfo) error) (int, error) {
+	total := 0
+	for cursor := uint32(0); ; {
+		var n int
+		var next uint32
+		out := make([]conntrack.ExpectInfo, dumpSlice)
+		w := e.workers[0] // for the time
+		if err := e.ask(ctx, w, func() { n, next = e.expect.Delete(cursor, out, match, w.now) }); err != nil {
+			return total, err
+		}
+		total += n
+		if n > 0 && f != nil {
+			if err := f(out[:n]); err != nil {
+				return total, err
+			}
+		}
+		if next == 0 {
+			return total, nil
+		}
+		cursor = next
+	}
+}
+
 // FlushExpectations removes what helpers expect and returns how many they were.
 func (e *Engine) FlushExpectations() int { return e.expect.Flush() }
 
@@ -301,18 +327,24 @@ func (e *Engine) Count() int {
 	return n
 }
 
-// Flush deletes all entries and returns how many they were.
+// Flush deletes all entries and returns how many they were. Whoever listens is told of each.
 func (e *Engine) Flush(ctx context.Context) (int, error) {
-	if e.heard() { // whoever listens is told of each
-		return e.Delete(ctx, nil, nil)
-	}
 	total := 0
 	for _, w := range e.workers {
-		n := new(int)
-		if err := e.ask(ctx, w, func() { *n = w.table.Flush(); w.entries.Store(int64(w.table.Len())) }); err != nil {
+		var n int
+		var heard bool
+		if err := e.ask(ctx, w, func() {
+			if heard = w.table.Heard(); !heard {
+				n = w.table.Flush()
+			}
+			w.entries.Store(int64(w.table.Len()))
+		}); err != nil {
 			return total, err
 		}
-		total += *n
+		if total += n; heard {
+			deleted, err := e.Delete(ctx, nil, nil)
+			return total + deleted, err
+		}
 	}
 	return total, nil
 }

@@ -103,8 +103,10 @@ type Engine struct {
 	stop     atomic.Bool
 
 	populating sync.WaitGroup // memory being made ready
-	listening  sync.Mutex     // guards listeners; held while workers exchange theirs
-	listeners  []*listener
+	listeners  listeners[conntrack.Event]
+
+	expectListeners        listeners[conntrack.ExpectEvent]
+	expectTold, expectLost atomic.Uint64 // events of expectations given to listeners, and lost to them
 
 	reload  sync.Mutex      // one change of the rule set at a time; guards counted
 	counted []rules.Counter // what the rules in force have counted and no worker's matcher has: nil, or by RuleID

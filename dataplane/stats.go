@@ -25,9 +25,13 @@ type Counters struct {
 	Taken   uint64                    // frames taken over from other workers
 	// Answered counts the frames that REJECT rules sent back. They are in TxFrames of their port, but in no Verdict.
 	Answered uint64
-	Loops    uint64 // turns of the worker's loop
-	Busy     uint64 // turns that found at least one frame
-	Sleeps   uint64 // times the worker slept for lack of frames
+	// EventsTold counts the events of connections given to listeners, EventsLost those that a listener did not keep up with:
+	// each event counts once for every listener.
+	EventsTold, EventsLost uint64
+
+	Loops  uint64 // turns of the worker's loop
+	Busy   uint64 // turns that found at least one frame
+	Sleeps uint64 // times the worker slept for lack of frames
 	// MaxBurst is the largest burst; MaxTurn the longest turn of the loop in ns, sleeping excluded.
 	MaxBurst, MaxTurn uint64
 }
@@ -52,8 +56,12 @@ type Stats struct {
 	Entries int // over all shards
 	Max     int // maximum number of entries over all shards
 
-	Expected int // connections that helpers expect
-	Expect   conntrack.ExpectCounters
+	Expected  int // connections that helpers expect
+	ExpectMax int // and their maximum
+	Expect    conntrack.ExpectCounters
+
+	Listeners              int    // to events of either kind
+	ExpectTold, ExpectLost uint64 // events of expectations given to listeners, and lost to them
 }
 
 // Total adds the workers' counters; maxima are the largest of all.
@@ -84,6 +92,8 @@ func (s *Stats) Total() Counters {
 		t.Handed += c.Handed
 		t.Taken += c.Taken
 		t.Answered += c.Answered
+		t.EventsTold += c.EventsTold
+		t.EventsLost += c.EventsLost
 		t.Loops += c.Loops
 		t.Busy += c.Busy
 		t.Sleeps += c.Sleeps

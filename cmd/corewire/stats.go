@@ -56,9 +56,13 @@ func printStats(w io.Writer, s *control.Stats, all bool) error {
 		{"states", pairs(t.States, all)},
 		{"classes", pairs(t.Classes, all)},
 		{"decided", fmt.Sprintf("cached %d, matched %d", t.Cached, t.Matched)},
-		{"connections", fmt.Sprintf("%d of at most %d", s.Entries, s.Max)},
+		{"answered", count(t.Answered)},
+		{"connections", fmt.Sprintf("%d of at most %d, in %d buckets", s.Entries, s.Max, t.Buckets)},
+		{"expected", fmt.Sprintf("%d of at most %d, %s", s.Expect.Entries, s.Expect.Max, pairs(s.Expect.Counters, all))},
+		{"events", fmt.Sprintf("told %d, lost %d; expected connections: told %d, lost %d; listeners %d", t.Events.Told, t.Events.Lost, s.Expect.Events.Told, s.Expect.Events.Lost, s.Listeners)},
 		{"conntrack", pairs(t.Conntrack, all)},
 		{"invalid", pairs(t.Invalid, all)},
+		{"passed", pairs(t.Passed, all)},
 		{"fragments", strings.TrimPrefix(pairs(t.Fragments, all)+fmt.Sprintf(", held %d", t.Held), "–, ")},
 	}
 	for p := range packet.Port(packet.Ports) {

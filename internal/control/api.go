@@ -13,9 +13,12 @@ const (
 	pathDelete    = "/v1/conntrack/delete" // POST with a Filter as query: a stream of lines, those that were deleted
 	pathUpdate    = "/v1/conntrack/update" // POST with a Filter and set-mark, or label-add and label-del: likewise
 	pathEvents    = "/v1/conntrack/events" // GET with a Filter: a stream of lines that does not end; "# lost N" says that N were missed so far
+	pathZero      = "/v1/conntrack/zero"   // POST with a Filter: likewise, those whose counters were set to zero, as they were
 	pathExport    = "/v1/conntrack/export" // GET: a handover (package conntrack)
 	pathImport    = "/v1/conntrack/import" // POST of a handover: Imported
-	pathExpect    = "/v1/expect"           // GET: a stream of lines; DELETE: Flushed
+	pathExpect    = "/v1/expect"           // GET with a Filter: a stream of lines; DELETE: Flushed
+	pathUnexpect  = "/v1/expect/delete"    // POST with a Filter: a stream of lines, those that were deleted
+	pathExpecting = "/v1/expect/events"    // GET with a Filter: as pathEvents
 	pathCount     = "/v1/conntrack/count"  // GET: Count
 	pathTrackers  = "/v1/conntrack/stats"  // GET: []TrackerStats
 	pathRules     = "/v1/rules"            // GET: []RuleCount
@@ -85,6 +88,23 @@ type Stats struct {
 	Entries int                          `json:"entries"`       // connections tracked
 	Max     int                          `json:"max"`           // and their maximum
 	XDP     map[string]map[string]uint64 `json:"xdp,omitempty"` // by port, then by what the XDP program did with frames
+	Expect  ExpectStats                  `json:"expect"`
+	// Listeners is how many listen to events of connections or expectations.
+	Listeners int `json:"listeners"`
+}
+
+// ExpectStats are the counters of what helpers expect.
+type ExpectStats struct {
+	Entries  int               `json:"entries"` // connections that are expected
+	Max      int               `json:"max"`     // and their maximum
+	Counters map[string]uint64 `json:"counters"`
+	Events   EventCounters     `json:"events"`
+}
+
+// EventCounters count events, each once for every listener.
+type EventCounters struct {
+	Told uint64 `json:"told"` // given to a listener
+	Lost uint64 `json:"lost"` // lost to a listener that was too slow
 }
 
 // Counters are one worker's, or the sum of all workers'.
@@ -98,15 +118,19 @@ type Counters struct {
 	Matched   uint64                  `json:"matched"`   // packets decided by walking the rules
 	Handed    uint64                  `json:"handed"`    // frames handed to other workers
 	Taken     uint64                  `json:"taken"`     // frames taken over from other workers
+	Answered  uint64                  `json:"answered"`  // frames that REJECT rules sent back
+	Events    EventCounters           `json:"events"`    // of connections
 	Loops     uint64                  `json:"loops"`     // turns of the worker's loop
 	Busy      uint64                  `json:"busy"`      // turns that found a frame
 	Sleeps    uint64                  `json:"sleeps"`    // times the worker slept
 	MaxBurst  uint64                  `json:"max_burst"` // frames
 	MaxTurn   uint64                  `json:"max_turn_ns"`
 	Entries   int                     `json:"entries"`   // connections of this worker's shard
+	Buckets   int                     `json:"buckets"`   // of the hash table
 	Held      int                     `json:"held"`      // fragments that wait for the rest of their datagram
 	Conntrack map[string]uint64       `json:"conntrack"` // by the kernel's names
 	Invalid   map[string]uint64       `json:"invalid"`   // INVALID packets, by the check that failed
+	Passed    map[string]uint64       `json:"passed"`    // packets that passed and changed nothing of their connection, by the check that they failed
 	Fragments map[string]uint64       `json:"fragments"` // datagrams and fragments, by outcome
 	Chunks    Chunks                  `json:"chunks"`
 }

@@ -168,17 +168,19 @@ func (c *Client) Delete(ctx context.Context, f Filter, w io.Writer) (int, error)
 	return c.lines(ctx, http.MethodPost, pathDelete, f.query(), w, nil)
 }
 
-// Update is a change of connections: of the mark, or of labels.
+// Update is a change of connections: of the mark, of labels, or of timeout and status.
 type Update struct {
 	Mark     string // value or value/mask: the bits of mask become those of value
 	LabelAdd string // names or numbers with commas
 	LabelDel string // likewise, or all
+	Timeout  string // seconds from now on
+	Status   string // to be set: ASSURED, SEEN_REPLY, FIXED_TIMEOUT; several with commas
 }
 
 // Update changes the connections that f lets through, and writes them to w like Connections.
 func (c *Client) Update(ctx context.Context, f Filter, u Update, w io.Writer) (int, error) {
 	q := f.query()
-	for name, value := range map[string]string{"set-mark": u.Mark, "label-add": u.LabelAdd, "label-del": u.LabelDel} {
+	for name, value := range map[string]string{"set-mark": u.Mark, "label-add": u.LabelAdd, "label-del": u.LabelDel, "set-timeout": u.Timeout, "set-status": u.Status} {
 		if value != "" {
 			q.Set(name, value)
 		}
@@ -189,7 +191,16 @@ func (c *Client) Update(ctx context.Context, f Filter, u Update, w io.Writer) (i
 // Events writes the events of the connections that f lets through to w as they come, a line each, until ctx or the firewall
 // ends. lost is called with the number of events that were missed so far, whenever it grows; nil: nobody wants to know.
 func (c *Client) Events(ctx context.Context, f Filter, w io.Writer, lost func(uint64)) (int, error) {
-	n, err := c.lines(ctx, http.MethodGet, pathEvents, f.query(), w, func(line []byte) bool {
+	return c.follow(ctx, pathEvents, f, w, lost)
+}
+
+// ExpectEvents is Events for what helpers expect.
+func (c *Client) ExpectEvents(ctx context.Context, f Filter, w io.Writer, lost func(uint64)) (int, error) {
+	return c.follow(ctx, pathExpecting, f, w, lost)
+}
+
+func (c *Client) follow(ctx context.Context, path string, f Filter, w io.Writer, lost func(uint64)) (int, error) {
+	n, err := c.lines(ctx, http.MethodGet, path, f.query(), w, func(line []byte) bool {
 		text, ok := strings.CutPrefix(string(line), lostPrefix)
 		if !ok {
 			return false
@@ -205,10 +216,19 @@ func (c *Client) Events(ctx context.Context, f Filter, w io.Writer, lost func(ui
 	return n, err
 }
 
-// Expectations writes what helpers expect to w, a line each, and returns how many they were. Of f, format, family, protocol
-// and zone count.
+// Zero writes the connections that f lets through to w like Connections, and sets their counters to zero.
+func (c *Client) Zero(ctx context.Context, f Filter, w io.Writer) (int, error) {
+	return c.lines(ctx, http.MethodPost, pathZero, f.query(), w, nil)
+}
+
+// Expectations writes what helpers expect and f lets through to w, a line each, and returns how many they were.
 func (c *Client) Expectations(ctx context.Context, f Filter, w io.Writer) (int, error) {
 	return c.lines(ctx, http.MethodGet, pathExpect, f.query(), w, nil)
+}
+
+// DeleteExpectations deletes what helpers expect and f lets through, and writes it to w like Expectations.
+func (c *Client) DeleteExpectations(ctx context.Context, f Filter, w io.Writer) (int, error) {
+	return c.lines(ctx, http.MethodPost, pathUnexpect, f.query(), w, nil)
 }
 
 // FlushExpectations deletes what helpers expect and returns how many they were.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"corewire/conntrack"
+	"corewire/internal/packet"
 )
 
 // Connection is a tracked connection as a listing in JSON shows it, one object a line.
@@ -105,6 +106,8 @@ func (s *selector) appendLine(b []byte, i *conntrack.Info) []byte {
 		b = s.appendJSON(b, NewConnection(i, s.style.Labels))
 	case FormatXML:
 		b = s.style.AppendXML(b, i)
+	case FormatSave:
+		b = i.AppendSave(b)
 	default:
 		b = s.style.AppendLine(b, i)
 	}
@@ -121,11 +124,10 @@ func (s *selector) appendEvent(b []byte, e *conntrack.Event, at time.Time) []byt
 		b = s.appendJSON(b, ConnectionEvent{Event: e.Kind.String(), Time: at, Connection: &c})
 	case FormatXML:
 		b = style.AppendEventXML(b, e)
+	case FormatSave:
+		b = e.AppendSave(b)
 	default:
-		if s.stamp == conntrack.Visible {
-			b = fmt.Appendf(b, "[%d.%06d]\t", at.Unix(), at.Nanosecond()/1000)
-		}
-		b = style.AppendEvent(b, e)
+		b = style.AppendEvent(s.appendStamp(b, at), e)
 	}
 	return append(b, '\n')
 }
@@ -136,4 +138,91 @@ func (s *selector) appendJSON(b []byte, v any) []byte {
 		panic("control: " + err.Error())
 	}
 	return append(b, text...)
+}
+
+// Expectation is a connection that a helper expects, as a listing in JSON shows it, one object a line.
+type Expectation struct {
+	Family    string  `json:"family"`   // ipv4 or ipv6
+	Proto     string  `json:"proto"`    // name as the kernel prints it
+	ProtoNum  uint8   `json:"protonum"` // IP protocol number
+	Timeout   uint32  `json:"timeout"`  // seconds until it is no longer expected
+	Src       string  `json:"src"`      // "" where it may come from anywhere
+	Dst       string  `json:"dst"`
+	SrcPort   *uint16 `json:"sport,omitempty"` // GRE: the key; missing where it may be any
+	DstPort   uint16  `json:"dport"`
+	Zone      uint16  `json:"zone"`
+	Helper    string  `json:"helper"`
+	Class     uint8   `json:"class"`     // of the helper's classes of expectations
+	Permanent bool    `json:"permanent"` // it stays when a connection has come
+	Inactive  bool    `json:"inactive"`  // no connection matches it yet
+	Master    Master  `json:"master"`    // the connection that expects
+}
+
+// ExpectationEvent is what happened to an Expectation.
+type ExpectationEvent struct {
+	Event string    `json:"event"` // NEW or DESTROY
+	Time  time.Time `json:"time"`
+	*Expectation
+}
+
+// NewExpectation makes the JSON form of an expectation.
+func NewExpectation(x *conntrack.ExpectInfo) Expectation {
+	address := func(a packet.Addr) string {
+		if x.Family == 6 {
+			return a.Netip6().String()
+		}
+		return a.Netip().String()
+	}
+	master := conntrack.Info{Key: x.Master, Flipped: x.MasterFlipped}
+	m := master.Tuple(conntrack.Original)
+	e := Expectation{
+		Family: "ipv4", Proto: conntrack.ProtoName(x.Proto), ProtoNum: x.Proto, Timeout: x.Left / 1000, Dst: address(x.Dst), DstPort: x.DstPort,
+		Zone: x.Zone, Helper: x.Helper.String(), Class: x.Class, Permanent: x.Flags&conntrack.ExpectPermanent != 0, Inactive: x.Flags&conntrack.ExpectInactive != 0,
+		Master: Master{Proto: conntrack.ProtoName(x.Master.Proto), Src: m.Src.String(), Dst: m.Dst.String(), SrcPort: m.SrcPort, DstPort: m.DstPort},
+	}
+	if x.Family == 6 {
+		e.Family = "ipv6"
+	}
+	if !x.AnySrc {
+		e.Src = address(x.Src)
+	}
+	if !x.AnyPort {
+		e.SrcPort = &x.SrcPort
+	}
+	return e
+}
+
+// appendExpectation appends an expectation's line with its newline.
+func (s *selector) appendExpectation(b []byte, x *conntrack.ExpectInfo) []byte {
+	switch s.format {
+	case FormatJSON:
+		b = s.appendJSON(b, NewExpectation(x))
+	case FormatXML:
+		b = x.AppendXML(b)
+	default:
+		b = x.AppendLine(b, s.style.Format)
+	}
+	return append(b, '\n')
+}
+
+// appendExpectEvent appends an event's line with its newline. at is when it happened.
+func (s *selector) appendExpectEvent(b []byte, e *conntrack.ExpectEvent, at time.Time) []byte {
+	switch s.format {
+	case FormatJSON:
+		x := NewExpectation(&e.Info)
+		b = s.appendJSON(b, ExpectationEvent{Event: e.Kind.String(), Time: at, Expectation: &x})
+	case FormatXML:
+		b = e.AppendEventXML(b)
+	default:
+		b = e.AppendEvent(s.appendStamp(b, at), s.style.Format)
+	}
+	return append(b, '\n')
+}
+
+// appendStamp appends the time that an event's line begins with, if it is to.
+func (s *selector) appendStamp(b []byte, at time.Time) []byte {
+	if s.stamp == conntrack.Visible {
+		b = fmt.Appendf(b, "[%d.%06d]\t", at.Unix(), at.Nanosecond()/1000)
+	}
+	return b
 }

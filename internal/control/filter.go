@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"corewire/conntrack"
+	"corewire/dataplane"
 )
 
 // Format is the form of a listing's lines.
@@ -21,27 +22,40 @@ const (
 	FormatProc     Format = "proc"     // as /proc/net/nf_conntrack
 	FormatJSON     Format = "json"     // one Connection, or ConnectionEvent, a line
 	FormatXML      Format = "xml"      // as conntrack -L -o xml
+	FormatSave     Format = "save"     // as conntrack -L -o save, for conntrack -R; connections only
 )
 
-// Filter chooses connections for a listing, a change or a stream of events. The zero value lets all through. What is set
-// must all hold.
+// Filter chooses connections, or expected ones, for a listing, a change or a stream of events. The zero value lets all
+// through. What is set must all hold. Of expectations only family, protocol, zone, source and destination are asked for.
 type Filter struct {
-	Format   Format   // "" is FormatList
-	Show     []string // further fields: id, ktimestamp, labels; for events also timestamp
-	Family   int      // 4 or 6
-	Proto    string   // name or number
-	Src      string   // original source: address or CIDR
-	Dst      string   // original destination
-	ReplySrc string   // reply's source
-	ReplyDst string   // reply's destination
-	SrcPort  int      // original source port, 1 to 65535
-	DstPort  int      // original destination port
-	State    string   // protocol state, as the listing spells it
-	Status   string   // ASSURED, UNREPLIED or SEEN_REPLY; several with commas must all hold
-	Mark     string   // value or value/mask
-	Zone     string   // number
-	Labels   string   // names or numbers with commas, all of which it must have
-	Events   string   // for events: NEW, UPDATES, DESTROY or ALL, several with commas; "" is ALL
+	Format       Format   // "" is FormatList
+	Show         []string // further fields: id, ktimestamp, labels; for events also timestamp
+	Family       int      // 4 or 6
+	Proto        string   // name or number
+	Src          string   // original source: address or CIDR
+	Dst          string   // original destination
+	ReplySrc     string   // reply's source
+	ReplyDst     string   // reply's destination
+	SrcPort      int      // original source port, 1 to 65535
+	DstPort      int      // original destination port
+	ReplySrcPort int      // reply's source port
+	ReplyDstPort int      // reply's destination port
+	Type         string   // ICMP and ICMPv6: type of the request
+	Code         string   // ICMP and ICMPv6: code of the request
+	QueryID      string   // ICMP and ICMPv6: identifier
+	SrcKey       string   // GRE: key of the original direction's source, decimal or with 0x
+	DstKey       string   // GRE: key of the original direction's destination
+	OrigTag      string   // SCTP: verification tag of the original direction
+	ReplyTag     string   // SCTP: verification tag of the reply direction
+	State        string   // protocol state, as the listing spells it
+	Status       string   // ASSURED, UNREPLIED or SEEN_REPLY; several with commas must all hold
+	Mark         string   // value or value/mask
+	Zone         string   // number
+	Labels       string   // names or numbers with commas, all of which it must have
+	ID           string   // number that listings show with Show id
+	Translated   bool     // only translated connections, of which there are none
+	Events       string   // for events: NEW, UPDATES, DESTROY or ALL, several with commas; "" is ALL
+	Buffer       int      // for events: bytes of those of one worker that may wait for the reader; 0 is the usual
 }
 
 // query writes the filter as a URL's query; parseFilter reads it.
@@ -50,6 +64,8 @@ func (f Filter) query() url.Values {
 	for _, p := range [...]struct{ name, value string }{
 		{"format", string(f.Format)}, {"show", strings.Join(f.Show, ",")}, {"proto", f.Proto}, {"src", f.Src}, {"dst", f.Dst}, {"reply-src", f.ReplySrc},
 		{"reply-dst", f.ReplyDst}, {"state", f.State}, {"status", f.Status}, {"mark", f.Mark}, {"zone", f.Zone}, {"labels", f.Labels}, {"events", f.Events},
+		{"icmp-type", f.Type}, {"icmp-code", f.Code}, {"icmp-id", f.QueryID}, {"srckey", f.SrcKey}, {"dstkey", f.DstKey}, {"orig-vtag", f.OrigTag}, {"reply-vtag", f.ReplyTag},
+		{"id", f.ID},
 	} {
 		if p.value != "" {
 			q.Set(p.name, p.value)
@@ -58,10 +74,13 @@ func (f Filter) query() url.Values {
 	for _, p := range [...]struct {
 		name  string
 		value int
-	}{{"family", f.Family}, {"sport", f.SrcPort}, {"dport", f.DstPort}} {
+	}{{"family", f.Family}, {"sport", f.SrcPort}, {"dport", f.DstPort}, {"reply-port-src", f.ReplySrcPort}, {"reply-port-dst", f.ReplyDstPort}, {"buffer", f.Buffer}} {
 		if p.value != 0 {
 			q.Set(p.name, strconv.Itoa(p.value))
 		}
+	}
+	if f.Translated {
+		q.Set("translated", "1")
 	}
 	return q
 }
@@ -77,6 +96,7 @@ type selector struct {
 	filter  conntrack.Filter
 	labels  conntrack.Labels
 	events  [conntrack.EventKinds]bool
+	room    int // events that may wait; 0: the usual
 	changes changes
 }
 
@@ -86,6 +106,7 @@ type changes struct {
 	setMark    bool
 	add, del   conntrack.Labels
 	setLabels  bool
+	change     conntrack.Change
 }
 
 // admits tells whether an entry is selected. It is quick and changes nothing, so that workers may call it.
@@ -120,8 +141,8 @@ func (s *selector) parse(name, value string) (err error) {
 	switch name {
 	case "format":
 		s.format = Format(value)
-		if !slices.Contains([]Format{FormatList, FormatExtended, FormatProc, FormatJSON, FormatXML}, s.format) {
-			return errors.New("expected list, extended, proc, json or xml")
+		if !slices.Contains([]Format{FormatList, FormatExtended, FormatProc, FormatJSON, FormatXML, FormatSave}, s.format) {
+			return errors.New("expected list, extended, proc, json, xml or save")
 		}
 	case "show":
 		for word := range strings.SplitSeq(value, ",") {
@@ -134,8 +155,9 @@ func (s *selector) parse(name, value string) (err error) {
 				s.stamp = conntrack.Visible
 			case "labels":
 				s.style.Labels = &loadLabels().names
+			case "userspace": // which process was the cause: a wire has none to tell of
 			default:
-				return errors.New("expected id, timestamp, ktimestamp or labels")
+				return errors.New("expected id, timestamp, ktimestamp, labels or userspace")
 			}
 		}
 	case "events":
@@ -184,6 +206,34 @@ func (s *selector) parse(name, value string) (err error) {
 		f.SrcPort, err = port(value)
 	case "dport":
 		f.DstPort, err = port(value)
+	case "reply-port-src":
+		f.ReplySrcPort, err = port(value)
+	case "reply-port-dst":
+		f.ReplyDstPort, err = port(value)
+	case "icmp-type":
+		f.Type, f.MatchType, err = exactly[uint8](value)
+	case "icmp-code":
+		f.Code, f.MatchCode, err = exactly[uint8](value)
+	case "icmp-id":
+		f.QueryID, f.MatchID, err = exactly[uint16](value)
+	case "srckey":
+		f.SrcKey, f.MatchSrcKey, err = exactly[uint16](value)
+	case "dstkey":
+		f.DstKey, f.MatchDstKey, err = exactly[uint16](value)
+	case "orig-vtag":
+		f.Tag[conntrack.Original], f.MatchTag[conntrack.Original], err = exactly[uint32](value)
+	case "reply-vtag":
+		f.Tag[conntrack.Reply], f.MatchTag[conntrack.Reply], err = exactly[uint32](value)
+	case "id":
+		f.Number, f.MatchNumber, err = exactly[uint32](value)
+	case "translated":
+		f.None = true
+	case "buffer":
+		n, e := strconv.Atoi(value)
+		if e != nil || n < 1 {
+			return errors.New("expected a number of bytes")
+		}
+		s.room = dataplane.EventRoom(n)
 	case "state":
 		f.State = strings.ToUpper(value)
 	case "status":
@@ -201,6 +251,8 @@ func (s *selector) parse(name, value string) (err error) {
 				f.Status |= conntrack.StatusExpected
 			case "FIXED_TIMEOUT":
 				f.Status |= conntrack.StatusFixedTimeout
+			case "OFFLOAD", "HW_OFFLOAD", "SRC_NAT", "DST_NAT": // nothing is
+				f.None = true
 			default:
 				return errors.New("expected ASSURED, SEEN_REPLY, UNREPLIED, CONFIRMED, EXPECTED or FIXED_TIMEOUT")
 			}
@@ -208,16 +260,20 @@ func (s *selector) parse(name, value string) (err error) {
 	case "mark":
 		f.Mark, f.MarkMask, err = mark(value)
 	case "zone":
-		n, e := strconv.ParseUint(value, 0, 16)
-		if e != nil {
-			return errors.New("expected a zone from 0 to 65535")
-		}
-		f.Zone, f.MatchZone = uint16(n), conntrack.Exactly
+		f.Zone, f.MatchZone, err = exactly[uint16](value)
 	case "labels":
 		s.labels, err = loadLabels().parse(value)
 	case "set-mark":
 		s.changes.mark, s.changes.mask, err = mark(value)
 		s.changes.setMark = true
+	case "set-timeout":
+		n, e := strconv.ParseUint(value, 10, 32)
+		if e != nil || n == 0 || n > conntrack.MaxTimeout {
+			return fmt.Errorf("expected seconds from 1 to %d", conntrack.MaxTimeout)
+		}
+		s.changes.change.Timeout = uint32(n) * 1000
+	case "set-status":
+		s.changes.change.Status, err = changeable(value)
 	case "label-add":
 		s.changes.add, err = loadLabels().parse(value)
 		s.changes.setLabels = true
@@ -232,6 +288,33 @@ func (s *selector) parse(name, value string) (err error) {
 		return errors.New("there is no such parameter")
 	}
 	return err
+}
+
+// exactly reads a number that is compared, also if it is 0: decimal, or hexadecimal with 0x.
+func exactly[T uint8 | uint16 | uint32](text string) (T, conntrack.Match, error) {
+	n, err := strconv.ParseUint(text, 0, 32)
+	if err != nil || n > uint64(^T(0)) {
+		return 0, conntrack.Any, fmt.Errorf("expected a number from 0 to %d", ^T(0))
+	}
+	return T(n), conntrack.Exactly, nil
+}
+
+// changeable reads status bits that an update may set.
+func changeable(text string) (set uint32, err error) {
+	for word := range strings.SplitSeq(strings.ToUpper(text), ",") {
+		switch word {
+		case "ASSURED":
+			set |= conntrack.StatusAssured
+		case "SEEN_REPLY":
+			set |= conntrack.StatusSeenReply
+		case "FIXED_TIMEOUT":
+			set |= conntrack.StatusFixedTimeout
+		case "UNSET":
+		default:
+			return 0, errors.New("expected ASSURED, SEEN_REPLY, FIXED_TIMEOUT or UNSET (nothing else can be set, and nothing be taken back)")
+		}
+	}
+	return set, nil
 }
 
 func prefix(text string) (netip.Prefix, error) {

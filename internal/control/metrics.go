@@ -29,6 +29,9 @@ type collector struct {
 	handoffs, turns, longest           *prometheus.Desc
 	chunks, held, fragments, wire, xdp *prometheus.Desc
 	rulePackets, ruleBytes, reloads    *prometheus.Desc
+	passed, buckets, answered, largest *prometheus.Desc
+	expected, mostExpected, expect     *prometheus.Desc
+	events, expectEvents, listeners    *prometheus.Desc
 }
 
 func newCollector(f *Firewall) *collector {
@@ -60,7 +63,19 @@ func newCollector(f *Firewall) *collector {
 		xdp:         d("xdp_frames_total", "Frames by what the XDP program did with them.", "port", "action"),
 		rulePackets: d("rule_packets_total", "Packets by rule, with the setting metrics-rules.", "family", "chain", "rule"),
 		ruleBytes:   d("rule_bytes_total", "Bytes of IP datagrams by rule, with the setting metrics-rules.", "family", "chain", "rule"),
-		reloads:     d("reloads_total", "Rule sets put in force since start, the first not counted."),
+		passed:      d("conntrack_passed_total", "Packets that passed and changed nothing of their connection, by the check that they failed.", "reason"),
+		buckets:     d("conntrack_buckets", "Buckets of the hash table, by worker.", "worker"),
+		answered:    d("answered_frames_total", "Frames that REJECT rules sent back; they are in frames_total of their port, and in no verdict.", "worker"),
+		largest:     d("worker_largest_burst_frames", "Largest burst of a worker.", "worker"),
+
+		expected:     d("expect_entries", "Connections that helpers expect."),
+		mostExpected: d("expect_max", "Maximum of expected connections."),
+		expect:       d("expect_stat_total", "Counters of what helpers expect, by the kernel's names (new: connections that came), and full: refused at the maximum.", "stat"),
+		events:       d("events_total", "Events of connections, once for each listener: told to it, or lost because it was too slow.", "worker", "outcome"),
+		expectEvents: d("expect_events_total", "Events of what helpers expect, once for each listener: told to it, or lost because it was too slow.", "outcome"),
+		listeners:    d("event_listeners", "How many listen to events."),
+
+		reloads: d("reloads_total", "Rule sets put in force since start, the first not counted."),
 	}
 }
 
@@ -90,47 +105,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	gauge(c.up, 1)
-	t := &s.Total
-	for p := range packet.Port(packet.Ports) {
-		name := p.String()
-		port := t.Ports[name]
-		count(c.frames, port.RxFrames, name, "rx")
-		count(c.frames, port.TxFrames, name, "tx")
-		count(c.bytes, port.RxBytes, name, "rx")
-		count(c.bytes, port.TxBytes, name, "tx")
-		each(port.Wire, func(stat string, n uint64) { count(c.wire, n, name, stat) })
-		each(s.XDP[name], func(action string, n uint64) { count(c.xdp, n, name, action) })
-	}
-	each(t.Verdicts, func(v string, n uint64) { count(c.verdicts, n, v) })
-	each(t.Drops, func(r string, n uint64) { count(c.drops, n, r) })
-	each(t.States, func(s string, n uint64) { count(c.packets, n, s) })
-	each(t.Classes, func(k string, n uint64) { count(c.classes, n, k) })
-	each(t.Invalid, func(r string, n uint64) { count(c.invalid, n, r) })
-	each(t.Fragments, func(o string, n uint64) { count(c.fragments, n, o) })
-	count(c.decisions, t.Cached, "cached")
-	count(c.decisions, t.Matched, "matched")
-	gauge(c.most, float64(s.Max))
-	for i := range s.Workers {
-		w, id := &s.Workers[i], strconv.Itoa(i)
-		gauge(c.entries, float64(w.Entries), id)
-		each(w.Conntrack, func(stat string, n uint64) { count(c.trackers, n, id, stat) })
-		count(c.handoffs, w.Handed, id, "handed")
-		count(c.handoffs, w.Taken, id, "taken")
-		count(c.turns, w.Loops, id, "all")
-		count(c.turns, w.Busy, id, "busy")
-		count(c.turns, w.Sleeps, id, "slept")
-		gauge(c.longest, time.Duration(w.MaxTurn).Seconds(), id)
-		gauge(c.held, float64(w.Held), id)
-		for _, place := range []struct {
-			name string
-			n    int
-		}{
-			{"total", w.Chunks.Total}, {"free", w.Chunks.Free}, {"returning", w.Chunks.Returning}, {"fill", w.Chunks.Fill}, {"rx", w.Chunks.RX}, {"tx", w.Chunks.TX},
-			{"completion", w.Chunks.Completion}, {"caller", w.Chunks.Caller}, {"handed_off", w.Chunks.HandedOff}, {"held", w.Chunks.Held},
-		} {
-			gauge(c.chunks, float64(place.n), id, place.name)
-		}
-	}
+	c.counters(&s, count, gauge)
 	if !c.firewall.Config().MetricsRules {
 		return
 	}
@@ -147,6 +122,63 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if chain.Policy != "" {
 			count(c.rulePackets, chain.Packets, chain.Family, chain.Chain, "policy")
 			count(c.ruleBytes, chain.Bytes, chain.Family, chain.Chain, "policy")
+		}
+	}
+}
+
+// counters emits everything that Stats has: by worker where that tells more, else the total.
+func (c *collector) counters(s *Stats, count func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	t := &s.Total
+	for p := range packet.Port(packet.Ports) {
+		name := p.String()
+		port := t.Ports[name]
+		count(c.frames, port.RxFrames, name, "rx")
+		count(c.frames, port.TxFrames, name, "tx")
+		count(c.bytes, port.RxBytes, name, "rx")
+		count(c.bytes, port.TxBytes, name, "tx")
+		each(port.Wire, func(stat string, n uint64) { count(c.wire, n, name, stat) })
+		each(s.XDP[name], func(action string, n uint64) { count(c.xdp, n, name, action) })
+	}
+	each(t.Verdicts, func(v string, n uint64) { count(c.verdicts, n, v) })
+	each(t.Drops, func(r string, n uint64) { count(c.drops, n, r) })
+	each(t.States, func(s string, n uint64) { count(c.packets, n, s) })
+	each(t.Classes, func(k string, n uint64) { count(c.classes, n, k) })
+	each(t.Invalid, func(r string, n uint64) { count(c.invalid, n, r) })
+	each(t.Passed, func(r string, n uint64) { count(c.passed, n, r) })
+	each(s.Expect.Counters, func(stat string, n uint64) { count(c.expect, n, stat) })
+	gauge(c.expected, float64(s.Expect.Entries))
+	gauge(c.mostExpected, float64(s.Expect.Max))
+	count(c.expectEvents, s.Expect.Events.Told, "told")
+	count(c.expectEvents, s.Expect.Events.Lost, "lost")
+	gauge(c.listeners, float64(s.Listeners))
+	each(t.Fragments, func(o string, n uint64) { count(c.fragments, n, o) })
+	count(c.decisions, t.Cached, "cached")
+	count(c.decisions, t.Matched, "matched")
+	gauge(c.most, float64(s.Max))
+	for i := range s.Workers {
+		w, id := &s.Workers[i], strconv.Itoa(i)
+		gauge(c.entries, float64(w.Entries), id)
+		gauge(c.buckets, float64(w.Buckets), id)
+		count(c.answered, w.Answered, id)
+		gauge(c.largest, float64(w.MaxBurst), id)
+		count(c.events, w.Events.Told, id, "told")
+		count(c.events, w.Events.Lost, id, "lost")
+		each(w.Conntrack, func(stat string, n uint64) { count(c.trackers, n, id, stat) })
+		count(c.handoffs, w.Handed, id, "handed")
+		count(c.handoffs, w.Taken, id, "taken")
+		count(c.turns, w.Loops, id, "all")
+		count(c.turns, w.Busy, id, "busy")
+		count(c.turns, w.Sleeps, id, "slept")
+		gauge(c.longest, time.Duration(w.MaxTurn).Seconds(), id)
+		gauge(c.held, float64(w.Held), id)
+		for _, place := range []struct {
+			name string
+			n    int
+		}{
+			{"total", w.Chunks.Total}, {"free", w.Chunks.Free}, {"returning", w.Chunks.Returning}, {"fill", w.Chunks.Fill}, {"rx", w.Chunks.RX}, {"tx", w.Chunks.TX},
+			{"completion", w.Chunks.Completion}, {"caller", w.Chunks.Caller}, {"handed_off", w.Chunks.HandedOff}, {"held", w.Chunks.Held},
+		} {
+			gauge(c.chunks, float64(place.n), id, place.name)
 		}
 	}
 }

@@ -225,7 +225,10 @@ func (f *Firewall) routes() *http.ServeMux {
 	mux.HandleFunc("GET "+pathEvents, f.serveEvents)
 	mux.HandleFunc("GET "+pathExport, f.serveExport)
 	mux.HandleFunc("POST "+pathImport, f.serveImport)
+	mux.HandleFunc("POST "+pathZero, f.serveZero)
 	mux.HandleFunc("GET "+pathExpect, f.serveExpectations)
+	mux.HandleFunc("POST "+pathUnexpect, f.serveExpectDelete)
+	mux.HandleFunc("GET "+pathExpecting, f.serveExpectEvents)
 	handle("DELETE "+pathExpect, func(context.Context, *http.Request) (any, error) { return Flushed{f.engine.FlushExpectations()}, nil })
 	return mux
 }

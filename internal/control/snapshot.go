@@ -11,7 +11,10 @@ import (
 
 // newStats puts the engine's snapshot into the API's form.
 func newStats(s *dataplane.Stats) Stats {
-	out := Stats{Entries: s.Entries, Max: s.Max}
+	out := Stats{Entries: s.Entries, Max: s.Max, Listeners: s.Listeners, Expect: ExpectStats{
+		Entries: s.Expected, Max: s.ExpectMax, Events: EventCounters{s.ExpectTold, s.ExpectLost},
+		Counters: map[string]uint64{"new": s.Expect.New, "create": s.Expect.Create, "delete": s.Expect.Delete, "full": s.Expect.Full},
+	}}
 	sum := dataplane.WorkerStats{Counters: s.Total()}
 	for i := range s.Workers {
 		w := &s.Workers[i]
@@ -20,6 +23,7 @@ func newStats(s *dataplane.Stats) Stats {
 		sum.Wire.Add(&w.Wire)
 		sum.Account.Add(&w.Account)
 		sum.Entries += w.Entries
+		sum.Buckets += w.Buckets
 		sum.Held += w.Held
 		sum.HandedOff += w.HandedOff
 	}
@@ -39,10 +43,11 @@ func newCounters(w *dataplane.WorkerStats) Counters {
 	out := Counters{
 		Ports: map[string]PortCounters{}, Verdicts: map[string]uint64{}, Drops: map[string]uint64{}, States: map[string]uint64{}, Classes: map[string]uint64{},
 		Cached: c.Cached, Matched: c.Matched, Handed: c.Handed, Taken: c.Taken, Loops: c.Loops, Busy: c.Busy, Sleeps: c.Sleeps,
-		MaxBurst: c.MaxBurst, MaxTurn: c.MaxTurn,
-		Entries: w.Entries, Held: w.Held,
+		MaxBurst: c.MaxBurst, MaxTurn: c.MaxTurn, Answered: c.Answered, Events: EventCounters{c.EventsTold, c.EventsLost},
+		Entries: w.Entries, Buckets: w.Buckets, Held: w.Held,
 		Conntrack: trackerCounters(&w.Conntrack),
 		Invalid:   map[string]uint64{},
+		Passed:    map[string]uint64{},
 		Fragments: fragmentCounters(&w.Fragments),
 		Chunks: Chunks{
 			Total: w.Account.Total, Free: w.Account.Free, Returning: w.Account.Returning, Fill: w.Account.Fill, RX: w.Account.RX, TX: w.Account.TX,
@@ -65,7 +70,8 @@ func newCounters(w *dataplane.WorkerStats) Counters {
 	}
 	for r := range w.Conntrack.InvalidBy {
 		if name := conntrack.Reason(r).String(); name != "" && name != "none" {
-			out.Invalid[strings.ReplaceAll(name, " ", "_")] = w.Conntrack.InvalidBy[r]
+			name = strings.ReplaceAll(name, " ", "_")
+			out.Invalid[name], out.Passed[name] = w.Conntrack.InvalidBy[r], w.Conntrack.PassedBy[r]
 		}
 	}
 	for s := range c.State {
@@ -82,7 +88,7 @@ func trackerCounters(c *conntrack.Counters) map[string]uint64 {
 	m := map[string]uint64{
 		"found": c.Found, "invalid": c.Invalid, "insert": c.Insert, "insert_failed": c.InsertFailed, "drop": c.Drop, "early_drop": c.EarlyDrop,
 		"error": c.Error, "search_restart": c.SearchRestart, "clash_resolve": c.ClashResolve, "chaintoolong": c.ChainTooLong,
-		"new": c.New, "delete": c.Delete, "expired": c.Expired, "collected": c.Collected, "full": c.Full, "untracked": c.Untracked,
+		"new": c.New, "delete": c.Delete, "expired": c.Expired, "collected": c.Collected, "full": c.Full, "untracked": c.Untracked, "helped": c.Helped,
 	}
 	return m
 }

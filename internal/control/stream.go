@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -83,27 +84,35 @@ func (s *selector) kind() string {
 	return typeLines
 }
 
-// lines streams the entries that each gives to visit, as the selector has them written.
-func (s *selector) lines(w http.ResponseWriter, what string, each func(visit func([]conntrack.Info) error) error) {
+// document is the frame of an XML listing, and of what: flows or expectations.
+type document struct{ head, tail string }
+
+var (
+	flows        = document{conntrack.XMLHead, conntrack.XMLTail}
+	expectations = document{conntrack.ExpectXMLHead, conntrack.ExpectXMLTail}
+)
+
+// lines streams the elements that each gives to visit, as line appends them.
+func lines[T any](w http.ResponseWriter, s *selector, d document, what string, line func([]byte, *T) []byte, each func(visit func([]T) error) error) {
 	out := newStream(w, s.kind())
 	if s.format == FormatXML {
-		_, _ = out.WriteString(conntrack.XMLHead) // its error comes back with the next write
+		_, _ = out.WriteString(d.head) // its error comes back with the next write
 	}
-	var line []byte
-	err := each(func(infos []conntrack.Info) error {
+	var b []byte
+	err := each(func(infos []T) error {
 		if err := out.extend(); err != nil {
 			return err
 		}
 		for i := range infos {
-			line = s.appendLine(line[:0], &infos[i])
-			if _, err := out.Write(line); err != nil {
+			b = line(b[:0], &infos[i])
+			if _, err := out.Write(b); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil && s.format == FormatXML {
-		_, err = out.WriteString(conntrack.XMLTail)
+		_, err = out.WriteString(d.tail)
 	}
 	out.end(what, err)
 }
@@ -115,7 +124,7 @@ func (f *Firewall) serveConnections(w http.ResponseWriter, r *http.Request) {
 	if s == nil {
 		return
 	}
-	s.lines(w, "list connections", func(visit func([]conntrack.Info) error) error {
+	lines(w, s, flows, "list connections", s.appendLine, func(visit func([]conntrack.Info) error) error {
 		return f.Connections(r.Context(), func(infos []conntrack.Info) error {
 			n := 0
 			for i := range infos {
@@ -135,7 +144,7 @@ func (f *Firewall) serveDelete(w http.ResponseWriter, r *http.Request) {
 	if s == nil {
 		return
 	}
-	s.lines(w, "delete connections", func(visit func([]conntrack.Info) error) error {
+	lines(w, s, flows, "delete connections", s.appendLine, func(visit func([]conntrack.Info) error) error {
 		_, err := f.engine.Delete(r.Context(), s.admits, visit)
 		return err
 	})
@@ -148,49 +157,100 @@ func (f *Firewall) serveUpdate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &s.changes
-	if c.setMark == c.setLabels {
-		respond(w, http.StatusBadRequest, Error{"update connections: expected either set-mark, or label-add and label-del"})
+	if kinds := [...]bool{c.setMark, c.setLabels, c.change != (conntrack.Change{})}; !oneOf(kinds[:]) {
+		respond(w, http.StatusBadRequest, Error{"update connections: expected one of set-mark, label-add with label-del, and set-timeout with set-status"})
 		return
 	}
-	s.lines(w, "update connections", func(visit func([]conntrack.Info) error) (err error) {
-		if c.setMark {
+	lines(w, s, flows, "update connections", s.appendLine, func(visit func([]conntrack.Info) error) (err error) {
+		switch {
+		case c.setMark:
 			_, err = f.engine.SetMarks(r.Context(), s.admits, c.mark, c.mask, visit)
-		} else {
+		case c.setLabels:
 			_, err = f.engine.SetLabels(r.Context(), s.admits, c.add, c.del, visit)
+		default:
+			_, err = f.engine.Change(r.Context(), s.admits, c.change, visit)
 		}
 		return err
 	})
 }
 
-// serveEvents streams events until the reader goes or the firewall ends.
+// oneOf reports whether exactly one is true.
+func oneOf(kinds []bool) bool {
+	n := 0
+	for _, k := range kinds {
+		if k {
+			n++
+		}
+	}
+	return n == 1
+}
+
+// serveZero streams the connections that the filter selects, as a listing, and sets their counters to zero.
+func (f *Firewall) serveZero(w http.ResponseWriter, r *http.Request) {
+	s := selected(w, r, "zero counters")
+	if s == nil {
+		return
+	}
+	lines(w, s, flows, "zero counters", s.appendLine, func(visit func([]conntrack.Info) error) error {
+		_, err := f.engine.Zero(r.Context(), s.admits, visit)
+		return err
+	})
+}
+
+// serveEvents streams events of connections until the reader goes or the firewall ends.
 func (f *Firewall) serveEvents(w http.ResponseWriter, r *http.Request) {
 	s := selected(w, r, "stream events")
 	if s == nil {
 		return
 	}
+	follow(w, s, flows, func(visit func([]conntrack.Event, uint64) error) error {
+		return f.engine.Events(r.Context(), s.room, visit)
+	},
+		func(b []byte, e *conntrack.Event) []byte {
+			if !s.events[e.Kind] || !s.admits(&e.Info) {
+				return b
+			}
+			return s.appendEvent(b, e, time.Now().Add(-f.engine.Ago(e.At)))
+		})
+}
+
+// serveExpectEvents streams events of what helpers expect until the reader goes or the firewall ends.
+func (f *Firewall) serveExpectEvents(w http.ResponseWriter, r *http.Request) {
+	s := selected(w, r, "stream events")
+	if s == nil {
+		return
+	}
+	follow(w, s, expectations, func(visit func([]conntrack.ExpectEvent, uint64) error) error {
+		return f.engine.ExpectEvents(r.Context(), visit)
+	},
+		func(b []byte, e *conntrack.ExpectEvent) []byte {
+			if !s.events[e.Kind] || !s.filter.MatchExpect(&e.Info) {
+				return b
+			}
+			return s.appendExpectEvent(b, e, time.Now().Add(-f.engine.Ago(e.At)))
+		})
+}
+
+// follow streams events as they come; line appends an event's line, or nothing.
+func follow[T any](w http.ResponseWriter, s *selector, d document, listen func(func([]T, uint64) error) error, line func([]byte, *T) []byte) {
 	out := newStream(w, s.kind())
 	var err error
 	if s.format == FormatXML {
-		_, err = out.WriteString(conntrack.XMLHead)
+		_, err = out.WriteString(d.head)
 	}
 	if err == nil {
 		err = out.push() // the reader knows now that it listens, or will in a moment
 	}
-	var line []byte
+	var b []byte
 	told := uint64(0)
 	if err == nil {
-		err = f.engine.Events(r.Context(), func(events []conntrack.Event, lost uint64) error {
+		err = listen(func(events []T, lost uint64) error {
 			if err := out.extend(); err != nil {
 				return err
 			}
-			now := time.Now()
 			for i := range events {
-				e := &events[i]
-				if !s.events[e.Kind] || !s.admits(&e.Info) {
-					continue
-				}
-				line = s.appendEvent(line[:0], e, now.Add(-f.engine.Ago(e.At)))
-				if _, err := out.Write(line); err != nil {
+				b = line(b[:0], &events[i])
+				if _, err := out.Write(b); err != nil {
 					return err
 				}
 			}
@@ -206,7 +266,7 @@ func (f *Firewall) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, dataplane.ErrStopped) {
 		err = nil
 		if s.format == FormatXML {
-			_, err = out.WriteString(conntrack.XMLTail)
+			_, err = out.WriteString(d.tail)
 		}
 	}
 	out.end("stream events", err)
@@ -218,25 +278,23 @@ func (f *Firewall) serveExpectations(w http.ResponseWriter, r *http.Request) {
 	if s == nil {
 		return
 	}
-	out := newStream(w, typeLines)
-	var line []byte
-	out.end("list expectations", f.engine.Expectations(r.Context(), func(infos []conntrack.ExpectInfo) error {
-		if err := out.extend(); err != nil {
-			return err
-		}
-		for i := range infos {
-			x := &infos[i]
-			if c := &s.filter; c.Family != 0 && c.Family != x.Family || c.MatchProto == conntrack.Exactly && c.Proto != x.Proto ||
-				c.MatchZone == conntrack.Exactly && c.Zone != x.Zone {
-				continue
-			}
-			line = append(x.AppendLine(line[:0], s.style.Format), '\n')
-			if _, err := out.Write(line); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
+	lines(w, s, expectations, "list expectations", s.appendExpectation, func(visit func([]conntrack.ExpectInfo) error) error {
+		return f.engine.Expectations(r.Context(), func(infos []conntrack.ExpectInfo) error {
+			return visit(slices.DeleteFunc(infos, func(x conntrack.ExpectInfo) bool { return !s.filter.MatchExpect(&x) }))
+		})
+	})
+}
+
+// serveExpectDelete removes what helpers expect and the filter selects, and streams it as a listing.
+func (f *Firewall) serveExpectDelete(w http.ResponseWriter, r *http.Request) {
+	s := selected(w, r, "delete expectations")
+	if s == nil {
+		return
+	}
+	lines(w, s, expectations, "delete expectations", s.appendExpectation, func(visit func([]conntrack.ExpectInfo) error) error {
+		_, err := f.engine.DeleteExpectations(r.Context(), s.filter.MatchExpect, visit)
+		return err
+	})
 }
 
 // serveExport streams all connections for another process (package conntrack's handover).
