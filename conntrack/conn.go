@@ -14,7 +14,8 @@ func (t *Table) SetVerdict(c *Conn, v uint32) {
 // Mark returns the connection's mark; 0 without an entry.
 func (t *Table) Mark(c *Conn) uint32 { return t.hot.items[c.Ref].mark }
 
-// SetMark sets the connection's mark. Without an entry it does nothing.
+// SetMark sets the connection's mark. Another mark clears the cached verdicts, which rules may have made depend on it.
+// Without an entry it does nothing.
 func (t *Table) SetMark(c *Conn, mark uint32) {
 	if c.Ref == 0 {
 		return
@@ -22,6 +23,9 @@ func (t *Table) SetMark(c *Conn, mark uint32) {
 	e := &t.hot.items[c.Ref]
 	changed := e.mark != mark
 	e.mark = mark
+	if changed {
+		e.verdict = [2]uint32{}
+	}
 	if changed && t.events != nil && uint32(e.status)&StatusConfirmed != 0 {
 		t.emit(EventUpdate, ChangedMark, uint32(c.Ref), t.sweep.last)
 	}

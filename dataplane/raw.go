@@ -49,7 +49,8 @@ func (w *Worker) judgeRaw(n int, now conntrack.Tick) {
 			w.fragment(w.defrag, p, w.frames[i], now)
 			continue
 		}
-		w.settle(w.frames[i], p.In, w.route(p, &w.raw.early[i], now))
+		why := w.route(p, &w.raw.early[i], now)
+		w.settle(framed(w.frames[i], p), p.In, why)
 	}
 }
 
@@ -64,6 +65,9 @@ func (w *Worker) preroute(p *packet.Packet, now conntrack.Tick) rules.Early {
 		c.Now = int64(now) * 1e6
 	}
 	e := w.matcher.Raw(p, c)
+	if e.Mark != 0 {
+		p.Flags |= packet.Marked
+	}
 	if e.Assign != 0 {
 		switch t := w.raw.give[e.Assign-1]; {
 		case t.NoTrack:
@@ -81,12 +85,16 @@ func (w *Worker) route(p *packet.Packet, e *rules.Early, now conntrack.Tick) Dro
 		w.result.Early, w.result.Rule = true, e.Rule
 		return DropRule
 	}
+	w.mark = e.Mark
 	if e.Assign == 0 {
-		return w.decide(p, now)
+		why := w.decide(p, now)
+		w.mark = 0
+		return why
 	}
 	w.table.SetTemplate(&w.raw.templates[e.Assign-1])
 	why := w.decide(p, now)
 	w.table.SetTemplate(nil)
+	w.mark = 0
 	return why
 }
 

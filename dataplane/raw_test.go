@@ -84,7 +84,7 @@ func TestRawVerdicts(t *testing.T) {
 			t.Errorf("%s: %d packets, want %d", rs.RuleName(rules.RuleID(id)), counters[id].Packets, n)
 		}
 	}
-	policy := counters[rs.ChainPolicyID("raw", rules.IPv4)].Packets + counters[rs.ChainPolicyID("raw", rules.IPv6)].Packets
+	policy := counters[rs.ChainPolicyID("raw", "PREROUTING", rules.IPv4)].Packets + counters[rs.ChainPolicyID("raw", "PREROUTING", rules.IPv6)].Packets
 	if policy != 4 {
 		t.Errorf("policy: %d packets", policy)
 	}

@@ -20,6 +20,7 @@ type Worker struct {
 	matcher *rules.Matcher
 	raw     *raw          // nil without a raw table; changes with matcher
 	context rules.Context // of the packet being matched; reused
+	mark    uint32        // of the packet being decided, from the raw table; else 0
 	epoch   uint32        // number of the rule set, above the trace in a cached verdict; 1 to maxEpoch
 
 	policy    [packet.Classes]Policy // for frames that are not IP
@@ -190,14 +191,23 @@ func (w *Worker) judge(n int, now conntrack.Tick) {
 			w.fragment(w.defrag, p, w.frames[i], now)
 			continue
 		}
-		w.settle(w.frames[i], p.In, w.decide(p, now))
+		why := w.decide(p, now)
+		w.settle(framed(w.frames[i], p), p.In, why)
 	}
+}
+
+// framed returns the frame of a packet, which rules may have made longer.
+func framed(f packet.Frame, p *packet.Packet) packet.Frame {
+	if len(f.Data) != len(p.Frame) {
+		f.Data = p.Frame
+	}
+	return f
 }
 
 // notAlike are packets whose verdict is never that of their connection's others: an ICMP error has the connection of the
 // packet that it quotes, and may have the same state and direction as that connection's own packets; where extension
-// headers are broken, rules see another protocol than connection tracking.
-const notAlike = packet.ICMPError | packet.BrokenChain | packet.LaterFragment
+// headers are broken, rules see another protocol than connection tracking; what has a mark already meets other rules.
+const notAlike = packet.ICMPError | packet.BrokenChain | packet.LaterFragment | packet.Marked
 
 // decide is the firewall: connection, rules, confirmation. It is the same for a frame and for a datagram put
 // together from fragments. The order is netfilter's: a known connection changes state before the rules see the
@@ -234,12 +244,15 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 		w.c.Matched++
 		w.connection(&conn, now)
 		m := w.matcher.Match(p, &w.context)
+		if w.matcher.Ruleset().Needs()&rules.WritesConnMark != 0 && w.context.ConnMark != w.table.Mark(&conn) {
+			w.table.SetMark(&conn, w.context.ConnMark)
+		}
 		r.Rule = m.Rule
 		if m.Verdict != rules.Accept {
 			why = DropRule
 		}
 		w.matcher.Count(m.Trace, length)
-		if m.Cacheable {
+		if m.Cacheable && p.Flags&packet.Marked == 0 {
 			w.table.SetVerdict(&conn, w.epoch<<rules.TraceBits|m.Trace)
 		}
 	}
@@ -275,7 +288,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 // done only if the rule set needs it.
 func (w *Worker) connection(conn *conntrack.Conn, now conntrack.Tick) {
 	c := &w.context
-	c.State = rules.State(conn.State)
+	c.State, c.Mark = rules.State(conn.State), w.mark
 	needs := w.matcher.Ruleset().Needs()
 	if needs&rules.NeedDir != 0 {
 		c.Dir = rules.Dir(conn.Dir)
@@ -304,7 +317,8 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 		w.record(in, Hold, DropNone)
 	case conntrack.Passed: // it cannot be put together and is judged by itself: INVALID
 		w.whole[0] = *p
-		w.settle(f, in, w.single(w.whole[:], now))
+		why := w.single(w.whole[:], now)
+		w.settle(framed(f, &w.whole[0]), in, why)
 	case conntrack.Broken:
 		w.settleAll(store.Frames(), in, fragmentReason(store.Why()))
 	case conntrack.Complete:
@@ -320,7 +334,31 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 		case store == w.defrag && w.foreign(q):
 			w.handOffGroup(store.Frames(), in, w.owner(q))
 		default:
-			w.settleAll(store.Frames(), in, w.single(w.whole[:], now))
+			ttl, tos := q.TTL, q.TOS
+			why := w.single(w.whole[:], now)
+			if q.TTL != ttl || q.TOS != tos {
+				w.change(store.Frames(), q, ttl, tos)
+			}
+			w.settleAll(store.Frames(), in, why)
+		}
+	}
+}
+
+// change gives the fragments of a datagram what rules changed of its IP header. Of the rest nothing is carried over: its
+// bytes may be in several of them.
+func (w *Worker) change(f []packet.Frame, whole *packet.Packet, ttl, tos uint8) {
+	var p packet.Packet
+	for i := range f {
+		p = packet.Packet{Frame: f[i].Data, In: whole.In}
+		packet.Parse(&p)
+		if p.Class > packet.ClassIPv6 || p.Problem.Header() {
+			continue
+		}
+		if whole.TTL != ttl {
+			rules.SetTTL(&p, whole.TTL)
+		}
+		if whole.TOS != tos {
+			rules.SetTOS(&p, whole.TOS)
 		}
 	}
 }

@@ -46,9 +46,9 @@ func (rs *Ruleset) mapExtra(to *Ruleset, m Mapping) {
 	for k := range idExtra {
 		m[len(rs.rules)+k] = RuleID(len(to.rules) + k)
 	}
-	for place, k := range idPolicies {
+	for place := range rs.prog {
 		if rs.prog[place].policy != to.prog[place].policy {
-			m[len(rs.rules)+k] = NoRule
+			m[rs.policyID(place)] = NoRule
 		}
 	}
 }
@@ -77,15 +77,32 @@ func (m Mapping) Apply(counters []Counter, n int) []Counter {
 // -m statistic --mode nth. m must be a mapping from that set to rs. It is called before rs is used by anybody; the other one
 // may be in use, and both may be for a while.
 func (rs *Ruleset) Adopt(from *Ruleset, m Mapping) {
-	for f := range rs.prog {
-		old, g := &from.prog[f], &rs.prog[f]
-		adopt(g.buckets, g.bucketRules, old.buckets, old.bucketRules, m)
-		adopt(g.counters, g.counterRules, old.counters, old.counterRules, m)
+	// A rule below several base chains has one state in all their programs.
+	for v := range 2 {
+		buckets, counters := make(map[*bucket]*bucket), make(map[*counter]*counter)
+		for f := v; f < programs; f += 2 {
+			old, g := &from.prog[f], &rs.prog[f]
+			adopt(g.buckets, g.bucketRules, old.buckets, old.bucketRules, m, buckets)
+			adopt(g.counters, g.counterRules, old.counters, old.counterRules, m, counters)
+		}
+		for f := v; f < programs; f += 2 {
+			replace(rs.prog[f].buckets, buckets)
+			replace(rs.prog[f].counters, counters)
+		}
 	}
 }
 
-// adopt replaces the elements of to by those of from whose rule is the same; of a rule with several, in order.
-func adopt[T any](to []*T, toRules []RuleID, from []*T, fromRules []RuleID, m Mapping) {
+// replace puts others in the places of elements.
+func replace[T any](list []*T, by map[*T]*T) {
+	for k, x := range list {
+		if y := by[x]; y != nil {
+			list[k] = y
+		}
+	}
+}
+
+// adopt finds for the elements of to those of from whose rule is the same; of a rule with several, in order.
+func adopt[T any](to []*T, toRules []RuleID, from []*T, fromRules []RuleID, m Mapping, by map[*T]*T) {
 	if len(to) == 0 || len(from) == 0 {
 		return
 	}
@@ -97,7 +114,7 @@ func adopt[T any](to []*T, toRules []RuleID, from []*T, fromRules []RuleID, m Ma
 	}
 	for k, id := range toRules {
 		if old := at[id]; len(old) > 0 {
-			to[k], at[id] = old[0], old[1:]
+			by[to[k]], at[id] = old[0], old[1:]
 		}
 	}
 }
@@ -119,7 +136,7 @@ func (rs *Ruleset) FileCounters() (counters []Counter, has []bool) {
 		if c.Family == IPv6 {
 			f = IPv6
 		}
-		id := rs.ChainPolicyID(c.Table, f)
+		id := rs.ChainPolicyID(c.Table, c.Name, f)
 		counters[id], has[id] = c.Chain.Counter, true
 	}
 	return counters, has

@@ -1,6 +1,9 @@
 package rules
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Check looks for what is legal and probably not meant: chains that nothing leads to, and rules that no packet can
 // reach because earlier ones of their chain take every packet that they would match.
@@ -11,14 +14,15 @@ func (rs *Ruleset) Check() []Warning {
 	var out []Warning
 	compiled := make([]bool, len(rs.rules))
 	shadow := make(map[RuleID]RuleID)
+	seen := make(map[RuleID]bool) // judged already, in another program
 	for f := range rs.prog {
 		g := &rs.prog[f]
 		for i := range g.rules {
 			compiled[g.rules[i].id] = true
 		}
-		rs.shadowed(g, shadow)
+		rs.shadowed(f, shadow, seen)
 	}
-	// A rule for both IP versions is unreachable if it is so for each.
+	// A rule for both IP versions, or below several base chains, is unreachable if it is so for each.
 	for id := range rs.rules {
 		r := &rs.rules[id]
 		if !compiled[id] {
@@ -37,28 +41,30 @@ func (rs *Ruleset) Check() []Warning {
 			used = used || compiled[id]
 		}
 		if !used {
-			out = append(out, Warning{c.Chain.Pos, "chain " + c.Name + " is not reached from " + baseOf[place(c.Table)]})
+			out = append(out, Warning{c.Chain.Pos, "chain " + c.Name + " is not reached from " + baseNames(c.Table)})
 		}
 	}
 	return out
 }
 
-// shadowed finds rules of one program that a single earlier rule makes unreachable. A rule that was found for one
-// version and is reached in the other is taken out again.
+// baseNames lists the base chains of a table that packets pass.
+func baseNames(table string) string {
+	var names []string
+	for _, k := range basesOf(table) {
+		names = append(names, baseTable[k].chain)
+	}
+	return strings.Join(names, " or ")
+}
+
+// shadowed finds rules of one program that a single earlier rule makes unreachable. A rule that was found in another
+// program, of the other version or another base chain, and is reached in this one is taken out again.
 //
 // An earlier rule that holds a whole box agrees with every header in it: it is among those that a lookup of any one
 // header gives.
-func (rs *Ruleset) shadowed(g *program, found map[RuleID]RuleID) {
-	seen := make(map[RuleID]bool) // rules judged already: for the other version
-	for f := 1; f < programs; f += 2 {
-		if g == &rs.prog[f] {
-			for k := range rs.prog[f-1].rules {
-				seen[rs.prog[f-1].rules[k].id] = true
-			}
-		}
-	}
+func (rs *Ruleset) shadowed(place int, found map[RuleID]RuleID, seen map[RuleID]bool) {
+	g := &rs.prog[place]
 	// The boxes are made again: those of rules that building found unreachable are in no tree.
-	c := compiler{rs: &Ruleset{}, opt: rs.opt}
+	c := compiler{rs: &Ruleset{}, opt: rs.opt, place: place}
 	c.cur = &program{v6: g.v6}
 	for _, ch := range g.chains {
 		for rank := ch.firstRank; rank < ch.rank; rank++ {

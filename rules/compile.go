@@ -32,6 +32,7 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 	if err := c.errs.orNil(); err != nil {
 		return nil, err
 	}
+	c.rs.ways()
 	if err := c.rs.CheckTimeouts(opt.Timeouts); err != nil {
 		return nil, err
 	}
@@ -44,9 +45,12 @@ type compiler struct {
 	errs   Errors
 	fam    [programs]familyChains // by place
 	cur    *program
-	warned [2]bool // of REJECT, of LOG
-	list   []pred  // reused
-	rest   []pred  // reused
+	place  int // of cur
+	failed map[Error]bool
+	shared map[sharedKey]any // state of matches, which is a rule's in all programs of one IP version
+	warned [2]bool           // of REJECT, of LOG
+	list   []pred            // reused
+	rest   []pred            // reused
 	// ifWarned holds the interface names already warned about.
 	ifWarned map[string]bool
 }
@@ -75,6 +79,12 @@ type ref struct {
 	id RuleID
 }
 
+// target is a chain that rules of a file go into, and the IP version: 0 for IPv4, 1 for IPv6.
+type target struct {
+	chain   *merged
+	version int
+}
+
 func families(f Family) []int {
 	switch f {
 	case IPv4:
@@ -85,15 +95,48 @@ func families(f Family) []int {
 	return []int{0, 1}
 }
 
+// fail reports an error, once however many programs the rule is in.
 func (c *compiler) fail(pos Pos, found, expected, hint string) {
-	c.errs.add(&Error{Pos: pos, Found: found, Expected: expected, Hint: hint})
+	e := Error{Pos: pos, Found: found, Expected: expected}
+	if c.failed[e] {
+		return
+	}
+	if c.failed == nil {
+		c.failed = make(map[Error]bool)
+	}
+	if c.errs.More == 0 {
+		c.failed[e] = true
+	}
+	e.Hint = hint
+	c.errs.add(&e)
+}
+
+// sharedKey names the state of a match.
+type sharedKey struct {
+	m  Match
+	v6 bool
+}
+
+// share returns the state of a match, which fresh makes the first time that a program of the IP version has it: a user
+// chain that several base chains lead to is one in iptables.
+func share[T any](c *compiler, m Match, fresh func() T) T {
+	k := sharedKey{m, c.cur.v6}
+	if x, ok := c.shared[k]; ok {
+		return x.(T)
+	}
+	if c.shared == nil {
+		c.shared = make(map[sharedKey]any)
+	}
+	x := fresh()
+	c.shared[k] = x
+	return x
 }
 
 // collect gives every rule its identity and place, and puts it into the chains of its IP versions.
 func (c *compiler) collect(files []*File) {
 	for f := range c.fam {
 		c.fam[f].byName = make(map[string]*merged)
-		c.getChain(f, &Chain{Name: baseOf[f], Policy: PolicyAccept})
+		c.getChain(f, &Chain{Name: baseTable[f/2].chain, Policy: PolicyAccept})
 		c.fam[f].list[0].files = 0
 	}
 	numbers := make(map[string]int) // rules so far, by family and chain: numbering goes on over files
@@ -104,13 +147,18 @@ func (c *compiler) collect(files []*File) {
 				if ch.Ignored {
 					continue
 				}
-				c.rs.raw = c.rs.raw || t.Name == "raw" && ch.Policy != PolicyNone
-				var into []*merged
-				for _, f := range families(file.Family) {
-					m := c.getChain(place(t.Name)+f, ch)
-					into = append(into, m)
-					if ch.Policy == PolicyNone && m.files > 1 {
-						c.fail(ch.Pos, ch.Name, "each user chain in one file", "it is in "+m.pos.String()+" already")
+				var into []target
+				for _, k := range basesOf(t.Name) {
+					for _, f := range families(file.Family) {
+						c.rs.has[2*k+f] = c.rs.has[2*k+f] || ch.Policy != PolicyNone
+						if ch.Policy != PolicyNone && ch.Name != baseTable[k].chain {
+							continue
+						}
+						m := c.getChain(2*k+f, ch)
+						into = append(into, target{m, f})
+						if ch.Policy == PolicyNone && m.files > 1 {
+							c.fail(ch.Pos, ch.Name, "each user chain in one file", "it is in "+m.pos.String()+" already")
+						}
 					}
 				}
 				key := t.Name + " " + file.Family.String() + " " + ch.Name
@@ -125,9 +173,9 @@ func (c *compiler) collect(files []*File) {
 					c.rs.rules = append(c.rs.rules, Info{Table: t.Name, Chain: ch.Name, Number: numbers[key], Family: r.Family, Rule: r, Counter: r.Counter})
 					info.Rules = append(info.Rules, id)
 					c.assign(id, r.Target.CT)
-					for k, f := range families(file.Family) {
-						if r.Family&(1<<f) != 0 {
-							into[k].rules = append(into[k].rules, ref{r, id})
+					for _, x := range into {
+						if r.Family&(1<<x.version) != 0 {
+							x.chain.rules = append(x.chain.rules, ref{r, id})
 						}
 					}
 				}
@@ -237,7 +285,7 @@ func (c *compiler) visit(fc *familyChains, root *merged) {
 func (c *compiler) program(f int) {
 	fc := &c.fam[f]
 	g := &c.rs.prog[f]
-	c.cur = g
+	c.cur, c.place = g, f
 	g.v6 = f&1 == 1
 	g.chains = make([]chain, len(fc.list))
 	g.depth = fc.list[0].depth
@@ -266,6 +314,10 @@ func (c *compiler) program(f int) {
 					used[next.index] = true
 					todo = append(todo, next)
 				}
+			}
+			if cr.verb == VerbEffect {
+				cr.arg = uint32(len(g.effects))
+				g.effects = append(g.effects, r.r.Target.Effect.compile(c))
 			}
 			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
@@ -441,7 +493,7 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 	}
 	cr.rest = uint8(len(rest))
 	g.preds = append(g.preds, rest...)
-	x.final = len(rest) == 0 && cr.verb != VerbNone && cr.verb != VerbJump && cr.verb != VerbLog
+	x.final = len(rest) == 0 && cr.verb != VerbNone && cr.verb != VerbJump && cr.verb != VerbLog && cr.verb != VerbEffect
 	for _, s := range ports[0] {
 		for _, d := range ports[1] {
 			x.port = [2]PortRange{s, d}
@@ -634,8 +686,12 @@ func (c *compiler) match(m Match, add func(pred)) {
 	case *PacketTypeMatch:
 		add(pred{op: opLink, not: m.Not, lo: uint16(m.Type)})
 	case *PhysdevMatch:
-		in := c.ports(m.In, packet.Inside, packet.Outside) & c.ports(m.Out, packet.Outside, packet.Inside)
-		if m.never() {
+		noOut := baseTable[c.place/2].noOut
+		in := c.devices(m.In, packet.Inside, packet.Outside)
+		if !noOut {
+			in &= c.devices(m.Out, packet.Outside, packet.Inside)
+		}
+		if m.never(noOut) {
 			in = 0
 		}
 		if in != 3 {
@@ -655,7 +711,7 @@ func (c *compiler) match(m Match, add func(pred)) {
 	case *LimitMatch:
 		c.rs.needs |= NeedNow
 		add(pred{op: opLimit, a: uint32(len(c.cur.buckets))})
-		c.cur.buckets = append(c.cur.buckets, newBucket(m))
+		c.cur.buckets = append(c.cur.buckets, share(c, m, func() *bucket { return newBucket(m) }))
 	case *StringMatch:
 		add(pred{op: opText, not: m.Not, lo: m.From, hi: m.To, a: uint32(len(c.cur.texts))})
 		c.cur.texts = append(c.cur.texts, newText(m))
@@ -674,8 +730,11 @@ func (c *compiler) match(m Match, add func(pred)) {
 			add(pred{op: opRandom, not: m.Not, a: m.Probability})
 			return
 		}
-		k := &counter{every: m.Every}
-		k.n.Store(m.Every - 1 - m.Packet)
+		k := share(c, m, func() *counter {
+			k := &counter{every: m.Every}
+			k.n.Store(m.Every - 1 - m.Packet)
+			return k
+		})
 		add(pred{op: opNth, not: m.Not, a: uint32(len(c.cur.counters))})
 		c.cur.counters = append(c.cur.counters, k)
 	}
@@ -690,6 +749,21 @@ func (c *compiler) addr(a AddrMatch) uint32 {
 // ports returns the ports that a packet may come from so that the interface matches, as bits by packet.Port: first is
 // the port to arrive on when the name is that of the inside, second when it is that of the outside.
 func (c *compiler) ports(m InterfaceMatch, first, second packet.Port) uint16 {
+	if m.Pos.Line == 0 {
+		return 3
+	}
+	// Without an interface there the kernel compares with an empty name, which agrees with "+" alone (ip_packet_match).
+	if none := &baseTable[c.place/2]; none.noIn && first == packet.Inside || none.noOut && first == packet.Outside {
+		if (m.Name == "+") != m.Not {
+			return 3
+		}
+		return 0
+	}
+	return c.devices(m, first, second)
+}
+
+// devices is ports for an interface that there is.
+func (c *compiler) devices(m InterfaceMatch, first, second packet.Port) uint16 {
 	if m.Pos.Line == 0 {
 		return 3
 	}

@@ -161,6 +161,25 @@ func (rp *ruleParser) ctHelper(t *CTTarget, a token) {
 	rp.fail(a.col, a.text, "a helper: "+strings.Join(names, ", "), hint)
 }
 
+// finishHook checks what a rule's parts must not be in its table or base chain, as iptables does (generic_opt_check) and
+// the kernel (struct xt_target.table).
+func (rp *ruleParser) finishHook() {
+	r := &rp.rule
+	table := rp.p.table.Name
+	if r.Target.Verb == VerbReject && table != "filter" {
+		rp.fail(r.Target.Pos.Col, "-j REJECT", "it in table filter", "in table "+table+" there is DROP")
+	}
+	if table == "raw" {
+		return
+	}
+	switch {
+	case r.Out.Pos.Line != 0 && rp.chain == "PREROUTING":
+		rp.fail(r.Out.Pos.Col, "-o "+r.Out.Name, "no -o in PREROUTING", "PREROUTING comes before the way out is known; use -i")
+	case r.In.Pos.Line != 0 && rp.chain == "POSTROUTING":
+		rp.fail(r.In.Pos.Col, "-i "+r.In.Name, "no -i in POSTROUTING", "Linux does not tell POSTROUTING where the packet came from; use -o, or mangle's FORWARD")
+	}
+}
+
 // finishRaw checks what the rule's parts must not be in table raw, before tracking and before the way out is known, and
 // what the CT target needs of the rest of the rule.
 func (rp *ruleParser) finishRaw() {
@@ -184,9 +203,6 @@ func (rp *ruleParser) finishRaw() {
 				rp.fail(m.Out.Pos.Col, "--physdev-out "+m.Out.Name, "no --physdev-out in table raw", "PREROUTING comes before the way out is known; use --physdev-in")
 			}
 		}
-	}
-	if r.Target.Verb == VerbReject {
-		rp.fail(r.Target.Pos.Col, "-j REJECT", "it in table filter", "in table raw there is DROP")
 	}
 	t := r.Target.CT
 	if t == nil || rp.failed {

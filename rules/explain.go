@@ -22,25 +22,46 @@ var opNames = [...]string{
 	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority", opText: "text",
 }
 
-// Explain walks the rules one by one, as iptables does, and tells what was tried in order; the result is that of Match,
-// without Trace. It is slow, counts nothing, and takes no token of a limit: each is looked at as if it were full.
+// Explain walks the rules one by one, as iptables does, and tells what was tried in order, through all base chains that
+// the packet passes; the result is that of Match, without Trace. It is slow, counts nothing, and takes no token of a
+// limit: each is looked at as if it were full. What rules change is changed in copies of p and c.
 func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
-	f := 0
-	policy := RuleID(len(rs.rules) + idPolicy4)
+	f := filterPlace
 	if p.Family == 6 {
-		f, policy = 1, RuleID(len(rs.rules)+idPolicy6)
+		f++
 	}
+	x := &rs.way[f]
+	if rs.long {
+		q, d := *p, *c
+		q.Frame = append([]byte(nil), p.Frame...)
+		p, c = &q, &d
+	}
+	var steps []Step
+	result := Result{Verdict: Accept}
+	for _, place := range x.place[:x.n] {
+		v, id := rs.explain(int(place), &steps, p, c)
+		if v != Accept {
+			return steps, Result{Verdict: v, Rule: id}
+		}
+		if int(place) == f {
+			result.Rule = id
+		}
+	}
+	return steps, result
+}
+
+// explain is Explain for one base chain.
+func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (Verdict, RuleID) {
 	g := &rs.prog[f]
-	cc := compiler{rs: &Ruleset{}, opt: rs.opt, cur: &program{v6: g.v6}}
+	cc := compiler{rs: &Ruleset{}, opt: rs.opt, cur: &program{v6: g.v6}, place: f}
 	cc.opt.Clock = true
 	type place struct{ rank, end uint32 }
 	at := place{g.chains[0].firstRank, g.chains[0].rank}
 	var stack []place
-	var steps []Step
 	for {
 		if at.rank == at.end {
 			if len(stack) == 0 {
-				return steps, Result{Verdict: g.policy, Rule: policy}
+				return g.policy, rs.policyID(f)
 			}
 			at = stack[len(stack)-1]
 			stack = stack[:len(stack)-1]
@@ -49,18 +70,22 @@ func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 		r := &g.rules[at.rank]
 		at.rank++
 		why, o := cc.try(rs.rules[r.id].Rule, p, c)
-		steps = append(steps, Step{Rule: r.id, Matched: o == yes, Why: why})
+		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes, Why: why})
 		switch {
 		case o == short:
-			return steps, Result{Verdict: Drop, Rule: RuleID(len(rs.rules) + idShort)}
+			return Drop, RuleID(len(rs.rules) + idShort)
 		case o == no:
 			continue
 		}
 		switch r.verb {
 		case VerbAccept:
-			return steps, Result{Verdict: Accept, Rule: r.id}
+			return Accept, r.id
 		case VerbDrop, VerbReject:
-			return steps, Result{Verdict: Drop, Rule: r.id}
+			return Drop, r.id
+		case VerbEffect:
+			if w := (walk{g: g, full: true}); !w.apply(&g.effects[r.arg], p, c) {
+				return Drop, r.id
+			}
 		case VerbReturn:
 			at.rank = at.end
 		case VerbJump:

@@ -123,7 +123,30 @@ const (
 	VerbGoto               // -g CHAIN
 	VerbReject             // -j REJECT: drop, and answer
 	VerbLog                // -j LOG or NFLOG: log, and go on
+	VerbEffect             // a target that changes something, and goes on
 )
+
+// Name returns the target as it stands behind -j or -g; "" when there is none.
+func (t *Target) Name() string {
+	switch t.Verb {
+	case VerbAccept:
+		return "ACCEPT"
+	case VerbDrop:
+		return "DROP"
+	case VerbReturn:
+		return "RETURN"
+	case VerbReject:
+		return "REJECT"
+	case VerbLog:
+		return t.Log.Name()
+	case VerbEffect:
+		return t.Effect.Name()
+	}
+	if t.CT != nil {
+		return t.CT.Name()
+	}
+	return t.Chain
+}
 
 // Target is -j or -g.
 type Target struct {
@@ -134,4 +157,5 @@ type Target struct {
 	Reject RejectWith // for VerbReject
 	Log    *LogTarget // for VerbLog
 	CT     *CTTarget  // -j CT and NOTRACK: with VerbNone, as the packet goes on
+	Effect Effect     // for VerbEffect
 }

@@ -13,8 +13,13 @@ type linear struct {
 	opt  Options
 	fam  Family
 	tab  map[string]*linearChain
-	path []*Rule // rules that count the packet
-	nth  map[*StatisticMatch]uint32
+	base []string // base chains in order, as "table chain"
+	path []*Rule  // rules that count the packet
+	// policies that count it, and which rule or policy decided
+	policies []string
+	decided  any
+	connMark uint32 // before the packet
+	nth      map[*StatisticMatch]uint32
 }
 
 type linearChain struct {
@@ -23,7 +28,8 @@ type linearChain struct {
 }
 
 func newLinear(files []*File, fam Family, opt Options) *linear {
-	l := &linear{opt: opt, fam: fam, tab: map[string]*linearChain{"FORWARD": {policy: PolicyAccept}}}
+	l := &linear{opt: opt, fam: fam, tab: map[string]*linearChain{"filter FORWARD": {policy: PolicyAccept}}}
+	tables := map[string]bool{"filter": true}
 	for _, f := range files {
 		if f.Family&fam == 0 {
 			continue
@@ -33,10 +39,11 @@ func newLinear(files []*File, fam Family, opt Options) *linear {
 				if c.Ignored {
 					continue
 				}
-				lc := l.tab[c.Name]
+				tables[t.Name] = true
+				lc := l.tab[t.Name+" "+c.Name]
 				if lc == nil {
 					lc = &linearChain{}
-					l.tab[c.Name] = lc
+					l.tab[t.Name+" "+c.Name] = lc
 				}
 				lc.policy = c.Policy
 				for _, r := range c.Rules {
@@ -44,6 +51,14 @@ func newLinear(files []*File, fam Family, opt Options) *linear {
 						lc.rules = append(lc.rules, r)
 					}
 				}
+			}
+		}
+	}
+	for _, b := range []string{"mangle PREROUTING", "mangle FORWARD", "filter FORWARD", "security FORWARD", "mangle POSTROUTING"} {
+		if table, _, _ := strings.Cut(b, " "); tables[table] {
+			l.base = append(l.base, b)
+			if l.tab[b] == nil {
+				l.tab[b] = &linearChain{policy: PolicyAccept}
 			}
 		}
 	}
@@ -58,33 +73,44 @@ const (
 	hot
 )
 
-// judge returns the verdict and leaves the path in l.path; policy says that the policy decided, tiny that a header was missing.
-func (l *linear) judge(p *packet.Packet, c *Context) (v Verdict, policy, tiny bool) {
-	l.path = l.path[:0]
-	switch l.chain("FORWARD", p, c) {
-	case accepted:
-		return Accept, false, false
-	case dropped:
-		return Drop, false, false
-	case hot:
-		return Drop, false, true
+// judge returns the verdict and leaves the path in l.path and l.policies, and in l.decided the *Rule, the base chain whose
+// policy it was, or nil that a header was missing. What rules change is changed in p and c.
+func (l *linear) judge(p *packet.Packet, c *Context) Verdict {
+	l.path, l.policies, l.decided = l.path[:0], l.policies[:0], nil
+	var accepted any
+	for _, b := range l.base {
+		table, name, _ := strings.Cut(b, " ")
+		l.decided = nil
+		switch l.chain(table, name, name, p, c) {
+		case dropped, hot:
+			return Drop
+		case fell:
+			l.policies = append(l.policies, b)
+			l.decided = b
+			if l.tab[b].policy == PolicyDrop {
+				return Drop
+			}
+		}
+		if b == "filter FORWARD" {
+			accepted = l.decided
+		}
 	}
-	if l.tab["FORWARD"].policy == PolicyDrop {
-		return Drop, true, false
-	}
-	return Accept, true, false
+	l.decided = accepted
+	return Accept
 }
 
-func (l *linear) chain(name string, p *packet.Packet, c *Context) int {
-	for _, r := range l.tab[name].rules {
+func (l *linear) chain(table, base, name string, p *packet.Packet, c *Context) int {
+	for _, r := range l.tab[table+" "+name].rules {
 		hotdrop := false
-		if !l.rule(r, p, c, &hotdrop) {
+		if !l.rule(base, r, p, c, &hotdrop) {
 			if hotdrop {
+				l.decided = nil
 				return hot
 			}
 			continue
 		}
 		l.path = append(l.path, r)
+		l.decided = r
 		switch r.Target.Verb {
 		case VerbAccept:
 			return accepted
@@ -93,17 +119,71 @@ func (l *linear) chain(name string, p *packet.Packet, c *Context) int {
 		case VerbReturn:
 			return fell
 		case VerbJump:
-			if e := l.chain(r.Target.Chain, p, c); e != fell {
+			if e := l.chain(table, base, r.Target.Chain, p, c); e != fell {
 				return e
 			}
 		case VerbGoto:
-			return l.chain(r.Target.Chain, p, c)
+			return l.chain(table, base, r.Target.Chain, p, c)
+		case VerbEffect:
+			if !l.effect(r.Target.Effect, p, c) {
+				return dropped
+			}
 		}
+		l.decided = nil
 	}
 	return fell
 }
 
-func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool {
+// effect carries a target out; false drops the packet.
+func (l *linear) effect(t Effect, p *packet.Packet, c *Context) bool {
+	tracked := c.State != Invalid && c.State != Untracked
+	switch t := t.(type) {
+	case *MarkTarget:
+		c.Mark = (c.Mark & ^t.Mask) ^ t.Value
+	case *ConnMarkTarget:
+		shift := func(v uint32) uint32 {
+			for range t.Shift {
+				if t.Right {
+					v /= 2
+				} else {
+					v *= 2
+				}
+			}
+			return v
+		}
+		if !tracked {
+			break
+		}
+		switch t.Mode {
+		case ConnMarkSet:
+			c.ConnMark = shift((c.ConnMark & ^t.CtMask) ^ t.Value)
+		case ConnMarkSave:
+			c.ConnMark = (c.ConnMark & ^t.CtMask) ^ shift(c.Mark&t.NfMask)
+		case ConnMarkRestore:
+			c.Mark = (c.Mark & ^t.NfMask) ^ shift(c.ConnMark&t.CtMask)
+		}
+	case *IgnoredTarget:
+	case *TOSTarget:
+		p.TOS = p.TOS & ^t.Mask ^ t.Value
+		h := p.Frame[p.L3:]
+		if p.Family == 6 {
+			binary.BigEndian.PutUint16(h, 6<<12|uint16(p.TOS)<<4|binary.BigEndian.Uint16(h)&0xf)
+			break
+		}
+		h[1] = p.TOS
+		h[10], h[11] = 0, 0
+		sum := uint32(0)
+		for i := 0; i < int(h[0]&15)*4; i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(h[i:]))
+		}
+		binary.BigEndian.PutUint16(h[10:], ^uint16(sum%0xffff))
+	default:
+		panic(t.Name())
+	}
+	return true
+}
+
+func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool {
 	in := func(a packet.Addr, m AddrMatch) bool {
 		if m.Pos.Line == 0 {
 			return true
@@ -140,7 +220,9 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 		*hotdrop = true
 		return false
 	}
-	if !iface(r.In, p.In) || !iface(r.Out, p.In.Other()) {
+	nowhere := func(m InterfaceMatch) bool { return m.Pos.Line == 0 || (m.Name == "+") != m.Not }
+	if base == "POSTROUTING" && !nowhere(r.In) || base != "POSTROUTING" && !iface(r.In, p.In) ||
+		base == "PREROUTING" && !nowhere(r.Out) || base != "PREROUTING" && !iface(r.Out, p.In.Other()) {
 		return false
 	}
 	if r.Proto.Num != 0 && (r.Proto.Num == p.Proto) == r.Proto.Not {
@@ -314,7 +396,9 @@ func (l *linear) rule(r *Rule, p *packet.Packet, c *Context, hotdrop *bool) bool
 				return false
 			}
 		case *PhysdevMatch:
-			if m.never() || !iface(m.In, p.In) || !iface(m.Out, p.In.Other()) {
+			out := base != "PREROUTING"
+			if m.IsIn && m.IsInNot || m.IsOut && out == m.IsOutNot || m.IsBridged && out == m.BridgeNot ||
+				!iface(m.In, p.In) || out && !iface(m.Out, p.In.Other()) {
 				return false
 			}
 		case *RoutingMatch:

@@ -30,8 +30,9 @@ type Matcher struct {
 
 // node is a path: the rule behind the path up.
 type node struct {
-	up   uint32
-	rule RuleID
+	up      uint32
+	rule    RuleID
+	decided RuleID // of a whole path: the rule that decided it, which is not the last where base chains follow that accept
 }
 
 // frame is a chain that a packet is in.
@@ -52,9 +53,13 @@ type cursor struct {
 
 // NewMatcher makes a matcher for one worker. All its memory is allocated here.
 func (rs *Ruleset) NewMatcher() *Matcher {
+	depth := 0
+	for k := range rs.prog {
+		depth = max(depth, rs.prog[k].depth)
+	}
 	m := &Matcher{
 		rs:       rs,
-		stack:    make([]frame, max(rs.prog[0].depth, rs.prog[1].depth, rs.prog[2].depth, rs.prog[3].depth)+1),
+		stack:    make([]frame, depth+1),
 		counters: make([]Counter, rs.Counters()),
 		direct:   uint32(rs.Counters()),
 	}
@@ -100,7 +105,7 @@ func (m *Matcher) extend(up uint32, id RuleID) uint32 {
 			if len(m.nodes) == cap(m.nodes) {
 				return 0
 			}
-			m.nodes = append(m.nodes, node{up, id})
+			m.nodes = append(m.nodes, node{up, id, id})
 			n = m.direct + uint32(len(m.nodes))
 			m.slots[i] = n
 			return n
@@ -116,13 +121,21 @@ const oddHeaders = packet.ICMPError | packet.BrokenChain | packet.LaterFragment
 
 // Match judges one packet. p.Class must be IPv4 or IPv6, p a whole datagram. It does not count: the caller passes
 // Result.Trace to Count, also for later packets of the connection when Result.Cacheable. It allocates nothing.
+//
+// The packet passes the base chains behind tracking one after the other: accepted in one it goes on to the next.
+// Result.Rule is what dropped it, or for an accepted packet what accepted it in filter's FORWARD; the trace has all.
+//
+// A Cacheable result holds as long as the connection's mark stays what it was, for packets that came with the same Mark.
 func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	m.nLogged = 0
+	if m.rs.long {
+		return m.matchLong(p, c)
+	}
 	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked}
 	if p.Family == 6 {
-		w.g, w.policy = &m.rs.prog[1], RuleID(len(m.rs.rules)+idPolicy6)
+		w.g, w.policy = &m.rs.prog[filterPlace+1], m.rs.policyID(filterPlace+1)
 	} else {
-		w.g, w.policy = &m.rs.prog[0], RuleID(len(m.rs.rules)+idPolicy4)
+		w.g, w.policy = &m.rs.prog[filterPlace], m.rs.policyID(filterPlace)
 	}
 	w.h.fill(p, c)
 	if !keyed(p.Proto) && wholeLength(p.Proto) > 0 {
@@ -165,7 +178,7 @@ func (m *Matcher) TraceResult(trace uint32) Result {
 	n := trace >> (traceStateBits + tracePortBits)
 	id := RuleID(n - 1)
 	if n > m.direct {
-		id = m.nodes[n-m.direct-1].rule
+		id = m.nodes[n-m.direct-1].decided
 	}
 	return Result{Verdict: m.rs.verdict(id), Cacheable: true, Rule: id, Trace: trace}
 }
@@ -194,15 +207,8 @@ func (rs *Ruleset) verdict(id RuleID) Verdict {
 		}
 		return Drop
 	}
-	switch int(id) - len(rs.rules) {
-	case idPolicy4:
-		return rs.prog[0].policy
-	case idPolicy6:
-		return rs.prog[1].policy
-	case idRawPolicy4:
-		return rs.prog[rawPlace].policy
-	case idRawPolicy6:
-		return rs.prog[rawPlace+1].policy
+	if k := int(id) - len(rs.rules); k < programs {
+		return rs.prog[k].policy
 	}
 	return Drop
 }
@@ -259,6 +265,10 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			if w.m.rs.opt.Logs {
 				w.cacheable = false
 				w.m.log(r.id)
+			}
+		case VerbEffect:
+			if !w.apply(&g.effects[r.arg], p, c) {
+				return Drop, r.id
 			}
 		case VerbReturn:
 			f.n = 0

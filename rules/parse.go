@@ -89,9 +89,9 @@ func (p *parser) warn(pos Pos, text string) {
 var tableMeaning = map[string]string{
 	"filter":   "",
 	"nat":      "a transparent wire does not translate addresses",
-	"mangle":   "not supported",
+	"mangle":   "",
 	"raw":      "",
-	"security": "a transparent wire has no security labels",
+	"security": "",
 }
 
 // baseChains are the chains of each table that the kernel calls. Of those only the ones with an empty reason are
@@ -105,6 +105,18 @@ var baseChains = map[string]map[string]string{
 	"raw": {
 		"PREROUTING": "",
 		"OUTPUT":     "the wire itself sends no packets that rules judge",
+	},
+	"mangle": {
+		"PREROUTING":  "",
+		"INPUT":       "no packet is for the wire itself",
+		"FORWARD":     "",
+		"OUTPUT":      "the wire itself sends no packets that rules judge",
+		"POSTROUTING": "",
+	},
+	"security": {
+		"INPUT":   "no packet is for the wire itself",
+		"FORWARD": "",
+		"OUTPUT":  "the wire itself sends no packets that rules judge",
 	},
 }
 
@@ -333,7 +345,7 @@ func (p *parser) setPolicy(c *Chain, t token, base bool) {
 		for n := range baseChains[p.table.Name] {
 			names = append(names, n)
 		}
-		p.errorAt(t.col, t.text, "- as the policy of a user chain", "only FORWARD, INPUT and OUTPUT have a policy"+join("; ", didYouMean(c.Name, names)))
+		p.errorAt(t.col, t.text, "- as the policy of a user chain", "only chains that the kernel calls have a policy"+join("; ", didYouMean(c.Name, names)))
 	}
 }
 
@@ -485,7 +497,7 @@ func (p *parser) addRules(text string, fam Family, chain token, toks []token, n 
 		p.errorAt(chain.col, chain.text, "a chain that is declared", p.chainHint(chain.text)+"; declare it with :"+clip(chain.text)+" -")
 		p.declared[c.Name] = p.line // one report is enough
 	}
-	rp := ruleParser{p: p, toks: toks, end: len(text) + 1, rule: Rule{Pos: p.pos(chain.col), Text: text, Family: fam, Counter: n, Counted: counted}}
+	rp := ruleParser{p: p, toks: toks, end: len(text) + 1, chain: c.Name, rule: Rule{Pos: p.pos(chain.col), Text: text, Family: fam, Counter: n, Counted: counted}}
 	rules := rp.parse()
 	if rules == nil {
 		return

@@ -54,4 +54,7 @@ func (m *PhysdevMatch) AppendSave(b []byte) []byte {
 }
 
 // never says that one of the questions that always have the same answer has the wrong one.
-func (m *PhysdevMatch) never() bool { return m.IsInNot || m.IsOutNot || m.BridgeNot }
+// Where the way out is not known yet, a packet neither leaves through a port nor is bridged (net/netfilter/xt_physdev.c).
+func (m *PhysdevMatch) never(noOut bool) bool {
+	return m.IsInNot || m.IsOut && m.IsOutNot != noOut || m.IsBridged && m.BridgeNot != noOut
+}

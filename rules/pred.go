@@ -79,10 +79,11 @@ func answer(b bool) outcome {
 	return no
 }
 
-// volatile says that the condition may answer differently for packets of one connection, direction, state and port.
+// volatile says that the condition may answer differently for packets of one connection, direction, state and port, as
+// long as the connection's mark stays what it is: the packet's own begins at 0 and is what the rules before made of it.
 func (o op) volatile(proto uint8) bool {
 	switch o {
-	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMark, opConnMark, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText:
+	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText:
 		return true
 	case opHeader, opMulti, opSport, opDport:
 		return !keyed(proto)

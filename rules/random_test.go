@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"strings"
 	"testing"
 
 	"corewire/internal/packet"
@@ -31,31 +32,51 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	t.Helper()
 	before := make([]Counter, m.rs.Counters())
 	m.Counters(before)
+	q, d := new(packet.Packet), *c
+	*q = *p
+	q.Frame = append([]byte(nil), p.Frame...)
+	o, e := new(packet.Packet), *c // for Explain
+	*o = *q
+	o.Frame = append([]byte(nil), p.Frame...)
 	r := m.Match(p, c)
 	m.Count(r.Trace, int(p.End)-int(p.L3))
 	after := make([]Counter, m.rs.Counters())
 	m.Counters(after)
-	v, policy, tiny := l.judge(p, c)
+	v := l.judge(q, &d)
+	if c.Mark != d.Mark || c.ConnMark != d.ConnMark || string(p.Frame) != string(q.Frame) {
+		t.Fatalf("marks %#x, %#x, want %#x, %#x; frame\n%x, want\n%x", c.Mark, c.ConnMark, d.Mark, d.ConnMark, p.Frame, q.Frame)
+	}
 	want := make([]uint64, m.rs.Counters())
 	index := make(map[*Rule]int)
 	for i := range m.rs.rules {
 		index[m.rs.rules[i].Rule] = i
 	}
-	last := -1
 	for _, x := range l.path {
-		last = index[x]
-		want[last]++
+		want[index[x]]++
 	}
-	switch {
-	case policy:
-		last = int(m.rs.PolicyID(l.fam))
-		want[last]++
-	case tiny:
+	policy := func(b string) int {
+		table, chain, _ := strings.Cut(b, " ")
+		return int(m.rs.ChainPolicyID(table, chain, l.fam))
+	}
+	for _, b := range l.policies {
+		want[policy(b)]++
+	}
+	last := 0
+	switch x := l.decided.(type) {
+	case *Rule:
+		last = index[x]
+	case string:
+		last = policy(x)
+	default:
 		last = len(m.rs.rules) + idShort
 		want[last]++
 	}
-	if len(m.rs.prog[0].counters)+len(m.rs.prog[1].counters) == 0 { // a turn is not taken by Explain
-		steps, x := m.rs.Explain(p, c)
+	turns := 0 // are not taken by Explain
+	for k := range m.rs.prog {
+		turns += len(m.rs.prog[k].counters)
+	}
+	if turns == 0 {
+		steps, x := m.rs.Explain(o, &e)
 		if x.Verdict != v || int(x.Rule) != last {
 			t.Fatalf("explained as %v by %s, want %v by %s", x.Verdict, m.rs.RuleName(x.Rule), v, m.rs.RuleName(RuleID(last)))
 		}
@@ -70,6 +91,11 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 		}
 	}
 	if r.Verdict != v || int(r.Rule) != last {
+		for i := range want {
+			if got := after[i].Packets - before[i].Packets; got != want[i] {
+				t.Logf("%s: %d, want %d", m.rs.RuleName(RuleID(i)), got, want[i])
+			}
+		}
 		t.Fatalf("verdict %v by %s, want %v by %s", r.Verdict, m.rs.RuleName(r.Rule), v, m.rs.RuleName(RuleID(last)))
 	}
 	for i := range want {

@@ -6,27 +6,6 @@ import (
 	"corewire/internal/packet"
 )
 
-// The tables that are judged, each for both IP versions: the places of their programs.
-const (
-	filterPlace = 0 // IPv4, behind it IPv6
-	rawPlace    = 2
-	programs    = 4
-)
-
-// place returns where the programs of a table are.
-func place(table string) int {
-	if table == "raw" {
-		return rawPlace
-	}
-	return filterPlace
-}
-
-// baseOf is the chain by which packets enter a table.
-var baseOf = [programs]string{"FORWARD", "FORWARD", "PREROUTING", "PREROUTING"}
-
-// idPolicies are the policies of baseOf, as added to the number of rules.
-var idPolicies = [programs]int{idPolicy4, idPolicy6, idRawPolicy4, idRawPolicy6}
-
 // Early is the outcome of the raw table.
 type Early struct {
 	Verdict Verdict
@@ -34,31 +13,33 @@ type Early struct {
 	// Assign is what the packet's connection is given: 0 for nothing, else the number from 1 of an element of
 	// Ruleset.Assignments.
 	Assign uint32
+	Mark   uint32 // the packet's mark behind the table, for Context.Mark
 }
 
 // HasRaw says whether the rule set has a raw table: packets must then be shown to Matcher.Raw before they are tracked.
-func (rs *Ruleset) HasRaw() bool { return rs.raw }
+func (rs *Ruleset) HasRaw() bool { return rs.has[rawPlace] || rs.has[rawPlace+1] }
 
 // Assignments returns what the rules of the raw table give to packets, by Early.Assign minus 1. The caller must not
 // change it.
 func (rs *Ruleset) Assignments() []*CTTarget { return rs.assignments }
 
 // Raw judges a packet by the raw table's PREROUTING, before it is tracked, as a whole datagram (nf_defrag_ipv4 comes
-// before, NF_IP_PRI_RAW_BEFORE_DEFRAG aside). It counts the packet at once. Of c it looks at Now and Mark; State must be
-// Invalid, which is what the packet is as long as nobody has tracked it. It allocates nothing.
+// before, NF_IP_PRI_RAW_BEFORE_DEFRAG aside). It counts the packet at once. Of c it looks at Now and the like; State must
+// be Invalid, which is what the packet is as long as nobody has tracked it. It allocates nothing.
 func (m *Matcher) Raw(p *packet.Packet, c *Context) Early {
 	f := rawPlace
 	if p.Family == 6 {
 		f++
 	}
-	w := walk{m: m, g: &m.rs.prog[f], policy: RuleID(len(m.rs.rules) + idPolicies[f]), bytes: uint32(p.End - p.L3), full: true}
+	w := walk{m: m, g: &m.rs.prog[f], policy: m.rs.policyID(f), bytes: uint32(p.End - p.L3), full: true}
 	if len(w.g.rules) == 0 {
 		w.note(w.policy)
 		return Early{Verdict: w.g.policy, Rule: w.policy}
 	}
 	w.h.fill(p, c)
+	c.Mark = 0
 	v, id := w.run(p, c)
-	return Early{Verdict: v, Rule: id, Assign: w.assign}
+	return Early{Verdict: v, Rule: id, Assign: w.assign, Mark: c.Mark}
 }
 
 // assign notes what a rule of the raw table gives to packets.
@@ -72,15 +53,6 @@ func (c *compiler) assign(id RuleID, t *CTTarget) {
 	}
 	rs.assignments = append(rs.assignments, t)
 	rs.assign[id] = uint32(len(rs.assignments))
-}
-
-// ChainPolicyID returns the RuleID of the policy of a table's base chain for one IP version.
-func (rs *Ruleset) ChainPolicyID(table string, f Family) RuleID {
-	k := place(table)
-	if f == IPv6 {
-		k++
-	}
-	return RuleID(len(rs.rules) + idPolicies[k])
 }
 
 // CheckTimeouts checks that every timeout policy that the rules name is defined, for the protocol of the rule. defined

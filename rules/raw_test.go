@@ -206,7 +206,7 @@ func TestRandomRaw(t *testing.T) {
 			m.Counters(before)
 			e := m.Raw(p, c)
 			m.Counters(after)
-			v, policy, tiny := l.judge(p, c)
+			v := l.judge(p, c)
 			want, last, give := make([]uint64, n), -1, ""
 			for _, r := range l.path {
 				last = ids[r]
@@ -216,10 +216,10 @@ func TestRandomRaw(t *testing.T) {
 				}
 			}
 			switch {
-			case policy:
-				last = int(rs.ChainPolicyID("raw", fam))
+			case len(l.policies) > 0:
+				last = int(rs.ChainPolicyID("raw", "PREROUTING", fam))
 				want[last]++
-			case tiny:
+			case l.decided == nil:
 				last = len(rs.rules) + idShort
 				want[last]++
 			}
@@ -284,7 +284,7 @@ func TestRawPresence(t *testing.T) {
 		p, c = g.packet(g.Flow(version(fam)))
 		c.State = Invalid
 		e := m.Raw(p, c)
-		if (e.Verdict == Drop) != (fam == IPv4) || rs.RuleName(e.Rule) != "raw PREROUTING policy" || e.Rule != rs.ChainPolicyID("raw", fam) {
+		if (e.Verdict == Drop) != (fam == IPv4) || rs.RuleName(e.Rule) != "raw PREROUTING policy" || e.Rule != rs.ChainPolicyID("raw", "PREROUTING", fam) {
 			t.Errorf("%v: %+v", fam, e)
 		}
 		allocs += testing.AllocsPerRun(10, func() { m.Raw(p, c) })
@@ -310,7 +310,7 @@ func TestRawSave(t *testing.T) {
 		t.Errorf("got\n%s, want\n%s", got, text)
 	}
 	n := make([]Counter, rs.Counters())
-	n[rs.ChainPolicyID("raw", IPv4)] = Counter{9, 10}
+	n[rs.ChainPolicyID("raw", "PREROUTING", IPv4)] = Counter{9, 10}
 	if got := string(rs.AppendSave(nil, IPv4, n)); !strings.Contains(got, ":PREROUTING DROP [9:10]") || !strings.Contains(got, ":FORWARD ACCEPT [0:0]") {
 		t.Error(got)
 	}

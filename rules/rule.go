@@ -15,7 +15,9 @@ type ruleParser struct {
 	toks []token
 	i    int
 	end  int // column behind the line
-	rule Rule
+	// chain is the one that the rule is for.
+	chain string
+	rule  Rule
 
 	loaded []loaded
 	not    bool // a "!" stands before the next option
@@ -364,6 +366,7 @@ func (rp *ruleParser) finish() {
 	if r.Fragment != FragmentAny {
 		rp.restrict(IPv4, r.Pos.Col, "-f")
 	}
+	rp.finishHook()
 	if rp.p.table.Name == "raw" {
 		rp.finishRaw()
 	}
@@ -387,6 +390,8 @@ func (rp *ruleParser) finishTarget(m Match) {
 		rp.rule.Target.Verb, rp.rule.Target.Log = VerbLog, t
 	case *CTTarget:
 		rp.rule.Target.CT = t
+	case Effect:
+		rp.rule.Target.Verb, rp.rule.Target.Effect = VerbEffect, t
 	}
 }
 
@@ -748,10 +753,10 @@ var otherTargets = map[string]string{
 	"DNAT": "a transparent wire does not translate addresses", "SNAT": "a transparent wire does not translate addresses",
 	"MASQUERADE": "a transparent wire does not translate addresses", "REDIRECT": "a transparent wire does not translate addresses",
 	"NETMAP": "a transparent wire does not translate addresses", "CLASSIFY": "there are no traffic classes here",
-	"TPROXY": "there are no local sockets here", "MARK": "not supported yet", "CONNMARK": "not supported yet",
-	"TCPMSS": "not supported yet", "SET": "not supported yet", "ULOG": "removed from Linux; use NFLOG", "TEE": "not supported",
-	"CHECKSUM": "not supported", "DSCP": "not supported", "TOS": "not supported", "TTL": "the wire never changes the TTL", "HL": "the wire never changes the hop limit",
-	"TRACE": "not supported", "AUDIT": "not supported", "SECMARK": "not supported", "CONNSECMARK": "not supported",
+	"TPROXY": "there are no local sockets here",
+	"SET":    "not supported yet", "ULOG": "removed from Linux; use NFLOG", "TEE": "not supported",
+
+	"TRACE": "not supported",
 }
 
 // setCounters reads -c in its two forms, "-c packets bytes" and "-c packets,bytes".

@@ -27,7 +27,9 @@ type Ruleset struct {
 	files       []*File     // as compiled; of changes the changed copies
 	warnings    []Warning
 	prog        [programs]program // by place
-	raw         bool              // there is a raw table
+	has         [programs]bool    // by place: a file has the table; filter's are not looked at
+	way         [2]way            // by IP version
+	long        bool              // packets pass more than filter's FORWARD, or rules change something
 	assign      []uint32          // by RuleID, as far as there are any: what the rule gives, as Early.Assign
 	assignments []*CTTarget
 	needs       Needs
@@ -40,12 +42,9 @@ type RuleID uint32
 
 // The identities behind the rules, added to the number of rules.
 const (
-	idPolicy4    = iota // policy of FORWARD, IPv4
-	idPolicy6           // policy of FORWARD, IPv6
-	idRawPolicy4        // policy of PREROUTING in table raw, IPv4
-	idRawPolicy6        // policy of PREROUTING in table raw, IPv6
-	idShort             // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
-	idExtra             // how many there are
+	idPolicy = 0        // policies of the base chains, by place
+	idShort  = programs // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
+	idExtra  = idShort + 1
 )
 
 // Info describes one rule of a rule set, for listings.
@@ -75,20 +74,24 @@ const (
 	NeedDir Needs = 1 << iota
 	NeedStatus
 	NeedExpires
-	NeedMark
+	NeedMark // the rules look at the packet's mark; see Context.Mark
 	NeedConnMark
 	NeedNow
+	WritesConnMark // not a need: rules may change Context.ConnMark
 )
 
-// Context is what the packet's connection adds to the packet. Match reads it and keeps nothing of it.
+// Context is what the packet's connection adds to the packet. Match keeps nothing of it. It writes Mark and ConnMark as
+// the rules do; what then is in ConnMark is the connection's from then on, whatever the verdict, unless the packet would
+// have begun the connection and is dropped.
 type Context struct {
 	State   State
 	Dir     Dir    // NeedDir; Original when the packet has no connection
 	Status  uint32 // NeedStatus; Status… bits
 	Expires uint32 // NeedExpires; seconds until the connection would expire
 
-	Mark     uint32 // NeedMark; of the packet
+	Mark     uint32 // of the packet: 0, or Early.Mark
 	ConnMark uint32 // NeedConnMark; of the connection
+	MTU      uint32 // the lesser of both ports', for -j TCPMSS --clamp-mss-to-pmtu; 0 when it is not known: nothing is clamped
 	Now      int64  // NeedNow; nanoseconds since some origin, the same for all matchers of a rule set; may wrap
 }
 
@@ -144,12 +147,12 @@ func (rs *Ruleset) RuleName(id RuleID) string {
 		}
 		return name
 	}
-	switch int(id) - len(rs.rules) {
-	case idPolicy4, idPolicy6:
+	switch k := int(id) - len(rs.rules); {
+	case k < filterPlace+2:
 		return "FORWARD policy"
-	case idRawPolicy4, idRawPolicy6:
-		return "raw PREROUTING policy"
-	case idShort:
+	case k < programs:
+		return baseTable[k/2].table + " " + baseTable[k/2].chain + " policy"
+	case k == idShort:
 		return "short header"
 	}
 	return "?"
@@ -165,10 +168,7 @@ func (rs *Ruleset) Reject(id RuleID) RejectWith {
 
 // PolicyID returns the RuleID of FORWARD's policy for an IP version.
 func (rs *Ruleset) PolicyID(f Family) RuleID {
-	if f == IPv6 {
-		return RuleID(len(rs.rules) + idPolicy6)
-	}
-	return RuleID(len(rs.rules) + idPolicy4)
+	return rs.ChainPolicyID("filter", "FORWARD", f)
 }
 
 // program is the compiled rules of one IP version, without pointers into the parsed form.
@@ -191,6 +191,8 @@ type program struct {
 	// The rules that buckets and counters belong to, see Adopt.
 	bucketRules, counterRules []RuleID
 	texts                     []*text
+	effects                   []effect
+	strips                    [][8]uint32 // sets of TCP options, by kind
 	policy                    Verdict
 	v6                        bool
 	depth                     int // the longest chain of nested calls
@@ -206,7 +208,7 @@ type chain struct {
 type rule struct {
 	pred  uint32 // its conditions in preds: first all of them when early is set, then those that its entries do not hold
 	id    RuleID
-	arg   uint32 // VerbJump, VerbGoto: index of the chain
+	arg   uint32 // VerbJump, VerbGoto: index of the chain; VerbEffect: index in effects
 	all   uint8  // how many conditions there are, stored only when early is set
 	rest  uint8  // how many conditions its entries do not hold
 	verb  Verb

@@ -34,6 +34,9 @@ func (r *Rule) AppendSave(b []byte, chain string) []byte {
 		b = append(b, m.Name()...)
 		b = m.AppendSave(b)
 	}
+	if t := r.Target.Effect; t != nil {
+		b = t.AppendSave(append(append(b, " -j "...), t.Name()...))
+	}
 	if t := r.Target.CT; t != nil {
 		b = t.AppendSave(append(append(b, " -j "...), t.target...))
 	}
@@ -95,10 +98,12 @@ func appendProtocol(b []byte, num uint8) []byte {
 // AppendSave appends the rule set of one IP version as iptables-save -c prints it. counters are those of all matchers
 // together, by RuleID; with none, those of the files are printed.
 func (rs *Ruleset) AppendSave(b []byte, f Family, counters []Counter) []byte {
-	if rs.raw {
-		b = rs.appendTable(b, "raw", f, counters)
+	for _, table := range []string{"raw", "mangle", "filter", "security"} {
+		if rs.HasTable(table, f) {
+			b = rs.appendTable(b, table, f, counters)
+		}
 	}
-	return rs.appendTable(b, "filter", f, counters)
+	return b
 }
 
 func (rs *Ruleset) appendTable(b []byte, table string, f Family, counters []Counter) []byte {
@@ -110,19 +115,18 @@ func (rs *Ruleset) appendTable(b []byte, table string, f Family, counters []Coun
 	}
 	b = fmt.Appendf(b, "*%s\n", table)
 	seen := make(map[string]bool)
-	var policy *Chain
-	for i := range rs.chains {
-		if c := &rs.chains[i]; c.Table == table && c.Family&f != 0 && c.Policy != PolicyNone {
-			policy = c.Chain // of several files the last
+	for _, k := range basesOf(table) {
+		name := baseTable[k].chain
+		head := Counter{}
+		verdict := PolicyAccept
+		for i := range rs.chains {
+			if c := &rs.chains[i]; c.Table == table && c.Family&f != 0 && c.Name == name {
+				head, verdict = c.Chain.Counter, c.Policy // of several files the last
+			}
 		}
+		head = of(rs.ChainPolicyID(table, name, f), head)
+		b = fmt.Appendf(b, ":%s %s [%d:%d]\n", name, verdict, head.Packets, head.Bytes)
 	}
-	head := Counter{}
-	verdict := PolicyAccept
-	if policy != nil {
-		head, verdict = policy.Counter, policy.Policy
-	}
-	head = of(rs.ChainPolicyID(table, f), head)
-	b = fmt.Appendf(b, ":%s %s [%d:%d]\n", baseOf[place(table)], verdict, head.Packets, head.Bytes)
 	for i := range rs.chains {
 		if c := &rs.chains[i]; c.Table == table && c.Family&f != 0 && c.Policy == PolicyNone && !seen[c.Name] {
 			seen[c.Name] = true

@@ -176,7 +176,7 @@ func (t *LogTarget) AppendSave(b []byte) []byte {
 }
 
 // targets are the targets with options.
-var targets = []module{
+var targets = append(ignoredTargets, []module{
 	{name: "REJECT", family: Both, make: func() Match { return &rejectTarget{} }, options: []option{
 		{"reject-with", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { rp.rejectWith(m.(*rejectTarget), a[0]) }},
 	}, finish: func(rp *ruleParser, l *loaded) {
@@ -236,8 +236,8 @@ var targets = []module{
 			m.(*LogTarget).Threshold = uint16(rp.number(a[0], 65535))
 		}},
 	}},
-	ctTarget, notrackTarget,
-}
+	ctTarget, notrackTarget, markTarget, connMarkTarget, tosTarget, dscpTarget, ttlTarget("TTL", IPv4), ttlTarget("HL", IPv6), ecnTarget, mssTarget, stripTarget,
+}...)
 
 // number reads a number up to limit.
 func (rp *ruleParser) number(a token, limit uint64) uint64 {

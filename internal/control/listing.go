@@ -47,7 +47,7 @@ func listRules(rs *rules.Ruleset, counters []rules.Counter) []ChainCounters {
 		if chain.Policy != rules.PolicyNone {
 			c.Policy = chain.Policy.String()
 			for _, f := range []rules.Family{rules.IPv4, rules.IPv6} {
-				if id := rs.ChainPolicyID(chain.Table, f); chain.Family&f != 0 && int(id) < len(counters) {
+				if id := rs.ChainPolicyID(chain.Table, chain.Name, f); chain.Family&f != 0 && int(id) < len(counters) {
 					c.Packets += counters[id].Packets
 					c.Bytes += counters[id].Bytes
 				}
@@ -70,26 +70,11 @@ func newRuleCounters(info *rules.Info, counter rules.Counter) RuleCounters {
 	}
 	return RuleCounters{
 		Number: info.Number, Packets: counter.Packets, Bytes: counter.Bytes,
-		Target: target(r.Target), Proto: protocol(r.Proto), In: device(r.In), Out: device(r.Out),
+		Target: r.Target.Name(), Proto: protocol(r.Proto), In: device(r.In), Out: device(r.Out),
 		Src: address(r.Src, info.Family), Dst: address(r.Dst, info.Family),
 		Options: strings.TrimSpace(string(options)), Family: info.Family.String(),
 		Place: r.Pos.File + ":" + strconv.Itoa(r.Pos.Line), Save: string(r.AppendSave(nil, info.Chain)),
 	}
-}
-
-func target(t rules.Target) string {
-	if t.CT != nil {
-		return t.CT.Name()
-	}
-	switch t.Verb {
-	case rules.VerbAccept:
-		return "ACCEPT"
-	case rules.VerbDrop:
-		return "DROP"
-	case rules.VerbReturn:
-		return "RETURN"
-	}
-	return t.Chain
 }
 
 func not(is bool, s string) string {

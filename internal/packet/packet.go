@@ -65,6 +65,8 @@ const (
 	// LaterFragment: an IPv6 packet whose chain of headers leads to a fragment header with an offset, though it is not a
 	// Fragment to be held. Proto is what that header names; no match finds a transport header in it.
 	LaterFragment
+	// Marked: the raw table gave the packet a mark, so that no cached verdict is for it. Set by the worker after Parse.
+	Marked
 )
 
 // Packet is the parse of one frame, made once by Parse and reused for the next frame.

@@ -36,7 +36,7 @@ func (g Generator) Flow(version int) Flow {
 		Dst:        netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
 		Proto:      []int{6, 6, 6, 17, 17, 1, 132, 136, 33, 47}[g.IntN(10)],
 		In:         packet.Port(g.IntN(2)),
-		Connection: Connection{State: uint8(g.IntN(states)), Dir: uint8(g.IntN(2))},
+		Connection: Connection{State: uint8(g.IntN(states)), Dir: uint8(g.IntN(2)), Mark: uint32(g.IntN(2)), ConnMark: uint32(g.IntN(4))},
 	}
 	if f.Proto == 1 {
 		f.Type, f.Code = []uint8{8, 0, 13, 3, 11}[g.IntN(5)], uint8(g.IntN(2))
@@ -116,7 +116,7 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 	p := &packet.Packet{Frame: b, In: f.In}
 	packet.Parse(p)
 	c := f.Connection
-	c.Status, c.Expires, c.Mark, c.ConnMark = uint32(g.IntN(16)), uint32(g.IntN(120)), uint32(g.IntN(4)), uint32(g.IntN(4))
+	c.Status, c.Expires = uint32(g.IntN(16)), uint32(g.IntN(120))
 	return p, c
 }
 

@@ -84,24 +84,34 @@ func (g Generator) States() string {
 	return strings.Join(s[:1+g.IntN(3)], ",")
 }
 
-// RuleSet writes a rule file for one IP version, 4 or 6: a table filter, and for the kernel at times a table raw.
+// RuleSet writes a rule file for one IP version, 4 or 6: a table filter, for the kernel at times a table raw, and for the
+// twin tables mangle and security.
 func (g Generator) RuleSet(version int) string {
 	var b strings.Builder
 	if g.Side == Kernel && g.one(3) {
 		g.table(&b, version, "raw", "PREROUTING")
 	}
+	if g.Side == Twin && g.one(3) {
+		g.table(&b, version, "mangle", "PREROUTING", "FORWARD", "POSTROUTING")
+	}
 	g.table(&b, version, "filter", "FORWARD")
+	if g.Side == Twin && g.one(9) {
+		g.table(&b, version, "security", "FORWARD")
+	}
 	return b.String()
 }
 
-// table writes a table with a base chain and up to four user chains.
-func (g Generator) table(b *strings.Builder, version int, name, base string) {
+// table writes a table with base chains and up to four user chains.
+func (g Generator) table(b *strings.Builder, version int, name string, base ...string) {
 	users := g.IntN(5)
-	policy := g.Pick("ACCEPT", "DROP")
-	if g.Side == Kernel && !g.one(3) {
-		policy = "ACCEPT" // connections must come about
+	fmt.Fprintf(b, "*%s\n", name)
+	for _, c := range base {
+		policy := g.Pick("ACCEPT", "DROP")
+		if (g.Side == Kernel || name != "filter") && !g.one(3) {
+			policy = "ACCEPT" // connections must come about
+		}
+		fmt.Fprintf(b, ":%s %s [0:0]\n", c, policy)
 	}
-	fmt.Fprintf(b, "*%s\n:%s %s [0:0]\n", name, base, policy)
 	for i := range users {
 		fmt.Fprintf(b, ":u%d - [0:0]\n", i)
 	}
@@ -113,12 +123,18 @@ func (g Generator) table(b *strings.Builder, version int, name, base string) {
 		length = 25
 	}
 	early := name == "raw"
-	chain := func(name string, first int) {
+	chain := func(chain string, first int) {
 		for range g.IntN(length) {
-			fmt.Fprintf(b, "-A %s%s%s\n", name, g.Conditions(version, early), g.target(early, first, users))
+			conditions := g.Conditions(version, early)
+			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && strings.Contains(conditions, " -i ") {
+				conditions = g.Conditions(version, early)
+			}
+			fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, g.target(name, first, users))
 		}
 	}
-	chain(base, 0)
+	for _, c := range base {
+		chain(c, 0)
+	}
 	for i := range users {
 		chain(fmt.Sprintf("u%d", i), i+1)
 	}
@@ -126,17 +142,26 @@ func (g Generator) table(b *strings.Builder, version int, name, base string) {
 }
 
 // target returns a target, or "" for none. User chains from first on can be called.
-func (g Generator) target(early bool, first, users int) string {
+func (g Generator) target(table string, first, users int) string {
 	n := 9
+	if g.Side == Twin && table != "raw" && g.one(6) {
+		return g.effect(table)
+	}
+	if table == "mangle" {
+		n = 12
+	}
 	if g.Side == Kernel {
 		n = 14 // more rules that only count: more of them see the packet
 	}
 	switch g.IntN(n) {
 	case 8:
-		if early {
+		switch table {
+		case "raw":
 			return " -j " + g.Pick("NOTRACK", "CT --notrack", "CT --zone 1", "CT --zone 2", "CT")
+		case "filter":
+			return " -j " + g.Pick("REJECT", "LOG --log-prefix x", "NFLOG")
 		}
-		return " -j " + g.Pick("REJECT", "LOG --log-prefix x", "NFLOG")
+		return " -j " + g.Pick("LOG --log-prefix x", "NFLOG")
 	case 0, 1:
 		return " -j ACCEPT"
 	case 2:
@@ -149,6 +174,20 @@ func (g Generator) target(early bool, first, users int) string {
 		}
 	}
 	return ""
+}
+
+// effect returns a target that changes something and lets the packet go on.
+func (g Generator) effect(table string) string {
+	list := []string{
+		"MARK --set-mark " + g.Pick("1", "2/3", "0"), "MARK --set-xmark " + g.Pick("1/1", "3", "2/0"), "MARK " + g.Pick("--or-mark 1", "--and-mark 2", "--xor-mark 3"),
+		"CONNMARK --set-mark " + g.Pick("1", "2/3", "0"), "CONNMARK --set-xmark " + g.Pick("1/1", "3 --left-shift-mark 1", "6 --right-shift-mark 1"),
+		"CONNMARK --save-mark" + g.Pick("", " --mask 1", " --nfmask 3 --ctmask 2", " --left-shift-mark 1"),
+		"CONNMARK --restore-mark" + g.Pick("", " --mask 1", " --nfmask 3 --ctmask 2", " --right-shift-mark 1"),
+	}
+	if table == "mangle" {
+		list = append(list, "DSCP --set-dscp "+g.Pick("0", "46"), "TOS --set-tos "+g.Pick("0x10", "4/12"))
+	}
+	return " -j " + g.Pick(list...)
 }
 
 // Conditions returns what stands between the chain and the target of a rule, with a blank before it. Early leaves out

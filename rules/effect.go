@@ -1,0 +1,154 @@
+package rules
+
+import "corewire/internal/packet"
+
+// Effect is a target that changes something and lets the packet go on. The types are this package's own, one per target.
+type Effect interface {
+	Match // Name is that of the target
+	// compile returns what the rule does, as the matcher carries it out.
+	compile(c *compiler) effect
+}
+
+// effectKind is what an effect does.
+type effectKind uint8
+
+const (
+	effectNone    effectKind = iota // the target has nothing to do on a wire
+	effectMark                      // mark = mark &^ mask ^ value
+	effectSet                       // CONNMARK --set-xmark: connection's mark likewise, and shifted
+	effectSave                      // CONNMARK --save-mark: from the packet's mark & from
+	effectRestore                   // CONNMARK --restore-mark: the packet's mark, from the connection's & mask
+	effectTOS                       // TOS or traffic class = … &^ mask ^ value
+	effectTTL                       // TTL or hop limit by value, as TTLMode in shift says
+	effectECN                       // TCP without ECE and CWR
+	effectMSS                       // TCP's MSS at most value
+	effectClamp                     // TCP's MSS at most what the MTU has room for
+	effectStrip                     // TCP without the options strips[value]
+)
+
+// effect is an Effect as the matcher carries it out.
+type effect struct {
+	kind  effectKind
+	right bool  // shift to the right
+	shift uint8 // bits
+	value uint32
+	mask  uint32
+	from  uint32 // the mask of the packet's mark
+}
+
+// shifted shifts a mark as connmark_tg_shift does.
+func (e *effect) shifted(v uint32) uint32 {
+	if e.right {
+		return v >> e.shift
+	}
+	return v << e.shift
+}
+
+// apply carries an effect out; false drops the packet. What a later packet of the connection might not repeat forbids
+// to cache the verdict.
+func (w *walk) apply(e *effect, p *packet.Packet, c *Context) bool {
+	switch e.kind {
+	case effectMark:
+		c.Mark = c.Mark&^e.mask ^ e.value
+	case effectSet, effectSave, effectRestore:
+		if c.State == Invalid || c.State == Untracked {
+			return true // net/netfilter/xt_connmark.c: without a connection nothing
+		}
+		switch e.kind {
+		case effectSet:
+			c.ConnMark = e.shifted(c.ConnMark&^e.mask ^ e.value)
+		case effectSave:
+			c.ConnMark = c.ConnMark&^e.mask ^ e.shifted(c.Mark&e.from)
+		default:
+			c.Mark = c.Mark&^e.from ^ e.shifted(c.ConnMark&e.mask)
+		}
+	case effectNone:
+	default:
+		w.cacheable = false
+		return w.change(e, p, c)
+	}
+	return true
+}
+
+// change carries out an effect on the packet itself.
+func (w *walk) change(e *effect, p *packet.Packet, c *Context) bool {
+	switch e.kind {
+	case effectTOS:
+		setTOS(p, p.TOS&^uint8(e.mask)^uint8(e.value))
+	case effectTTL:
+		v := int(e.value)
+		switch TTLMode(e.shift) {
+		case TTLInc:
+			v = min(int(p.TTL)+v, 255)
+		case TTLDec:
+			v = max(int(p.TTL)-v, 0)
+		}
+		SetTTL(p, uint8(v))
+	case effectECN:
+		return setFlags(p, tcpECE|tcpCWR)
+	case effectMSS:
+		return w.setMSS(p, uint16(e.value))
+	case effectClamp:
+		headers := uint32(40) // of IPv4 and TCP, both without options
+		if p.Family == 6 {
+			headers = 60
+		}
+		if c.MTU == 0 {
+			return true
+		}
+		if c.MTU <= headers {
+			return false
+		}
+		return w.setMSS(p, uint16(min(c.MTU-headers, 65535)))
+	case effectStrip:
+		return strip(p, &w.g.strips[e.value])
+	}
+	return true
+}
+
+// direct gives up to keep the path: what it has so far is counted, and what comes as it comes.
+func (w *walk) direct() {
+	if !w.full {
+		w.m.Count(w.path<<(traceStateBits+tracePortBits), int(w.bytes))
+		w.full = true
+	}
+}
+
+// matchLong is Match for rule sets with more base chains than filter's, or with effects.
+func (m *Matcher) matchLong(p *packet.Packet, c *Context) Result {
+	rs := m.rs
+	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked}
+	if !keyed(p.Proto) && wholeLength(p.Proto) > 0 {
+		w.cacheable = false
+	}
+	w.h.fill(p, c)
+	connMark := c.ConnMark
+	f := filterPlace
+	if p.Family == 6 {
+		f++
+	}
+	x := &rs.way[f]
+	result := Result{Verdict: Accept}
+	for _, place := range x.place[:x.n] {
+		w.g, w.policy = &rs.prog[place], rs.policyID(int(place))
+		v, id := w.run(p, c)
+		if v != Accept {
+			result.Verdict, result.Rule = v, id
+			break
+		}
+		if int(place) == f {
+			result.Rule = id
+		}
+	}
+	if w.full {
+		return result
+	}
+	// A connection's mark that the packet changed leads the next one another way; one that it left as it was is the mark
+	// for which the way is known, until somebody changes it.
+	result.Cacheable = w.cacheable && c.ConnMark == connMark
+	if w.path > m.direct {
+		m.nodes[w.path-m.direct-1].decided = result.Rule
+	}
+	result.Trace = w.path<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)
+	return result
+}
