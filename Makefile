@@ -4,7 +4,7 @@ GO      ?= go
 BIN     := bin/corewire
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: all build demo test race fuzz lint generate generate-check bench bench-inline install clean
+.PHONY: all build demo test race fuzz lint generate generate-check bench bench-classify bench-inline install clean
 
 all: build
 
@@ -39,6 +39,9 @@ generate-check: generate ## fail if a generated file was not current
 
 bench: ## the in-memory path and the table, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./bench/...
+
+bench-classify: ## finding a packet's rule, beside DPDK's classifier where it is installed
+	$(GO) run ./bench/classify $(ARGS)
 
 bench-inline: build ## corewire beside a bare AF_XDP forwarder and a Linux bridge firewall (root)
 	$(GO) run ./bench/inline --corewire $(BIN) $(ARGS)

@@ -5,6 +5,7 @@
 //	go test -run '^$' -bench Flows ./bench              connections made and expired, bytes an entry, chosen tuples
 //	go test -run '^$' -bench Pause ./bench              the longest turn while the table grows and shrinks
 //	go test -run '^$' -bench Listing ./bench            what a listing of a million connections costs forwarding
+//	go run ./bench/classify                             finding a packet's rule, beside DPDK's classifier
 //	go run ./bench/inline                               the wire beside its peers, on real traffic (root)
 //
 // Absolute times depend on the machine and on what else runs on it; compare ratios of interleaved runs. Path is for

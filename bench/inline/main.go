@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"corewire/bench/figure"
 	"corewire/tools/traffic"
 )
 
@@ -293,9 +294,11 @@ func (w *output) table(list []subject, o options, d load, rounds []round) {
 		return
 	}
 	fmt.Fprintf(w.out, "\n%s; median of %d rounds [lowest–highest]; × is the ratio to %s within a round\n\n", d.title(), len(rounds), names[0])
-	mpps := func(s spread) string { return fmt.Sprintf("%.2f [%.2f–%.2f]", s.Median/1e6, s.Low/1e6, s.High/1e6) }
-	ns := func(s spread) string { return fmt.Sprintf("%.0f [%.0f–%.0f]", s.Median, s.Low, s.High) }
-	times := func(s spread) string { return fmt.Sprintf("%.2f [%.2f–%.2f]", s.Median, s.Low, s.High) }
+	mpps := func(s figure.Spread) string {
+		return fmt.Sprintf("%.2f [%.2f–%.2f]", s.Median/1e6, s.Low/1e6, s.High/1e6)
+	}
+	ns := func(s figure.Spread) string { return fmt.Sprintf("%.0f [%.0f–%.0f]", s.Median, s.Low, s.High) }
+	times := func(s figure.Spread) string { return fmt.Sprintf("%.2f [%.2f–%.2f]", s.Median, s.Low, s.High) }
 	row := func(cells ...string) {
 		fmt.Fprintf(w.out, "  %-16s", cells[0])
 		for _, c := range cells[1:] {
@@ -339,7 +342,7 @@ func (w *output) table(list []subject, o options, d load, rounds []round) {
 	if used := others(rounds); used > busyMachine {
 		fmt.Fprintf(w.out, "\n  other programs used %.1f of %d processors meanwhile: the machine's times mean little, the rest not much more\n", used, runtime.NumCPU())
 	}
-	fmt.Fprintf(w.out, "\n  the generator's own share, subtracted: %s ns a frame at %.0f kpps (tasks)\n", ns(newSpread(own)), d.rate/1e3)
+	fmt.Fprintf(w.out, "\n  the generator's own share, subtracted: %s ns a frame at %.0f kpps (tasks)\n", ns(figure.NewSpread(own)), d.rate/1e3)
 }
 
 func (w *output) close() {

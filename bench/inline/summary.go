@@ -1,22 +1,6 @@
 package main
 
-import (
-	"slices"
-)
-
-// spread is the middle of some figures, and how far they go.
-type spread struct {
-	Median float64 `json:"median"`
-	Low    float64 `json:"low"`
-	High   float64 `json:"high"`
-}
-
-// newSpread returns the spread of at least one figure.
-func newSpread(v []float64) spread {
-	s := slices.Sorted(slices.Values(v))
-	n := len(s)
-	return spread{Median: (s[(n-1)/2] + s[n/2]) / 2, Low: s[0], High: s[n-1]}
-}
+import "corewire/bench/figure"
 
 // round holds what one round measured, by subject.
 type round struct {
@@ -46,7 +30,7 @@ func others(rounds []round) float64 {
 	if len(used) == 0 {
 		return 0
 	}
-	return newSpread(used).Median
+	return figure.NewSpread(used).Median
 }
 
 // busyMachine is the number of processors in use by other programs above which no figure is to be believed.
@@ -54,29 +38,29 @@ const busyMachine = 0.1
 
 // summary is one subject over all rounds.
 type summary struct {
-	Subject   string `json:"subject"`
-	Forwarded spread `json:"forwarded_fps"`
-	LossFree  spread `json:"loss_free_fps"`
+	Subject   string        `json:"subject"`
+	Forwarded figure.Spread `json:"forwarded_fps"`
+	LossFree  figure.Spread `json:"loss_free_fps"`
 	// Processor time per forwarded frame at the common rate and at full load: the machine's, and the tasks'.
-	Cost      spread `json:"cost_ns"`
-	CostFull  spread `json:"cost_full_ns"`
-	Tasks     spread `json:"task_cost_ns"`
-	TasksFull spread `json:"task_cost_full_ns"`
-	Loss      spread `json:"paced_loss"` // share of frames lost at the common rate
+	Cost      figure.Spread `json:"cost_ns"`
+	CostFull  figure.Spread `json:"cost_full_ns"`
+	Tasks     figure.Spread `json:"task_cost_ns"`
+	TasksFull figure.Spread `json:"task_cost_full_ns"`
+	Loss      figure.Spread `json:"paced_loss"` // share of frames lost at the common rate
 	// The same relative to the reference, round by round: above 1 is more frames, or more time.
-	ForwardedRatio spread `json:"forwarded_ratio"`
-	LossFreeRatio  spread `json:"loss_free_ratio"`
-	CostRatio      spread `json:"cost_ratio"`
-	CostFullRatio  spread `json:"cost_full_ratio"`
-	TasksRatio     spread `json:"task_cost_ratio"`
-	TasksFullRatio spread `json:"task_cost_full_ratio"`
+	ForwardedRatio figure.Spread `json:"forwarded_ratio"`
+	LossFreeRatio  figure.Spread `json:"loss_free_ratio"`
+	CostRatio      figure.Spread `json:"cost_ratio"`
+	CostFullRatio  figure.Spread `json:"cost_full_ratio"`
+	TasksRatio     figure.Spread `json:"task_cost_ratio"`
+	TasksFullRatio figure.Spread `json:"task_cost_full_ratio"`
 }
 
 // summarise compares the subjects with the reference, which must be one of them.
 func summarise(names []string, reference string, rounds []round) []summary {
 	var out []summary
 	for _, name := range names {
-		column := func(f func(m measurement, r *round) float64) (absolute, ratio spread) {
+		column := func(f func(m measurement, r *round) float64) (absolute, ratio figure.Spread) {
 			var a, q []float64
 			for i := range rounds {
 				value := f(rounds[i].Subjects[name], &rounds[i])
@@ -88,7 +72,7 @@ func summarise(names []string, reference string, rounds []round) []summary {
 			if len(q) == 0 {
 				q = []float64{0}
 			}
-			return newSpread(a), newSpread(q)
+			return figure.NewSpread(a), figure.NewSpread(q)
 		}
 		s := summary{Subject: name}
 		s.Forwarded, s.ForwardedRatio = column(func(m measurement, _ *round) float64 { return m.Full.rate() })

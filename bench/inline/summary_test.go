@@ -5,21 +5,6 @@ import (
 	"testing"
 )
 
-func TestSpread(t *testing.T) {
-	for _, c := range []struct {
-		in   []float64
-		want spread
-	}{
-		{[]float64{3}, spread{3, 3, 3}},
-		{[]float64{4, 1}, spread{2.5, 1, 4}},
-		{[]float64{9, 1, 5}, spread{5, 1, 9}},
-	} {
-		if got := newSpread(c.in); got != c.want {
-			t.Errorf("%v: %v, want %v", c.in, got, c.want)
-		}
-	}
-}
-
 // Ratios are taken within a round: a round in which the machine was half as fast changes none of them.
 func TestSummarise(t *testing.T) {
 	made := func(slow float64) round {
