@@ -189,10 +189,14 @@ func (rs *Ruleset) change(s site, r *Rule, n Renumbering) (*Ruleset, Renumbering
 	for i, f := range rs.files {
 		files[i] = f.with(old, &c)
 	}
+	if next := rs.patch(s, r, n, files, &c); next != nil {
+		return next, n, nil
+	}
 	next, err := Compile(files, rs.opt)
 	if err != nil {
 		return nil, Renumbering{}, err
 	}
+	next.Adopt(rs, n.mapping(rs))
 	return next, n, nil
 }
 

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 		for line == "" || strings.Contains(line, "nth") { // turns are state that the twin does not carry over
 			line = "-A " + at.Chain + g.Conditions(version(x.fam), false)
 			switch k := slices.Index(x.names, at.Chain); {
-			case g.IntN(3) == 0 && k+1 < len(x.names):
+			case g.IntN(16) == 0 && k+1 < len(x.names):
 				line += g.Pick(" -j ", " -j ", " -g ") + x.names[k+1+g.IntN(len(x.names)-k-1)]
 			default:
 				line += g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x")
@@ -139,15 +140,20 @@ func same(a, b *Ruleset) string {
 // TestChanges changes rule sets one rule at a time and compares the outcome with compiling the changed text, and both
 // with the linear twin: RuleIDs, names, verdicts, counters.
 func TestChanges(t *testing.T) {
-	sets, steps := 24, 25
+	sets, steps := 12, 50
 	if testing.Short() {
-		sets = 10
+		sets = 6
 	}
 	opt := Options{InsideName: "eth0", OutsideName: "eth1", Logs: true}
+	patched, widest := 0, 0
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(uint64(seed), 77)
 		x := &changed{table: "filter", fam: fam, policy: g.Pick("ACCEPT", "DROP"), names: []string{"FORWARD", "u0", "u1", "u2"}, lines: make(map[string][]string)}
+		steps := steps
+		if seed%6 == 5 { // one chain that is changed often: its overlay becomes a tree, and too large
+			x.names, steps = x.names[:1], 8*steps
+		}
 		for _, n := range x.names {
 			for range g.IntN([]int{5, 60, 400}[seed%3]) {
 				l := ""
@@ -175,11 +181,22 @@ func TestChanges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if rs.patches > 0 {
+				patched++
+			}
+			for _, g := range rs.prog {
+				for _, o := range g.overlays {
+					widest = max(widest, len(o.entries))
+				}
+			}
+			if a, b := rs.Check(), want.Check(); len(a) != len(b) {
+				t.Fatalf("seed %d, change %d: checked as %v, compiled anew as %v", seed, k, a, b)
+			}
 			if s := same(rs, want); s != "" {
 				t.Fatalf("seed %d, change %d: %s", seed, k, s)
 			}
 			m, twin, l := rs.NewMatcher(), want.NewMatcher(), newLinear(rs.files, fam, opt)
-			for range 12 {
+			for range 6 {
 				p, c := g.packet(g.Flow(version(fam)))
 				ok := t.Run("", func(t *testing.T) {
 					r, s := compare(t, m, l, p, c), twin.Match(p, c)
@@ -193,6 +210,64 @@ func TestChanges(t *testing.T) {
 			}
 		}
 	}
+	if patched < sets*steps/2 || widest < maxOverlay-20 {
+		t.Errorf("%d rule sets were patched, overlays of up to %d entries: the test does not test patching", patched, widest)
+	}
+	t.Logf("%d rule sets patched, overlays of up to %d entries", patched, widest)
+}
+
+// BenchmarkChange changes one rule of 10,000 and of 100,000.
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		rs := mustCompile(b, string(manyRules(n)))
+		_, list, err := ParseRule("change", "filter", Both, "-A FORWARD -s 10.1.2.3/32 -p tcp -m tcp --dport 77 -j DROP")
+		if err != nil {
+			b.Fatal(err)
+		}
+		at := Place{"filter", "FORWARD", Both, n / 3}
+		b.Run(fmt.Sprintf("insert-%d", n), func(b *testing.B) {
+			for b.Loop() {
+				if next, _, err := rs.Insert(at, list[0]); err != nil || next.patches == 0 {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("delete-%d", n), func(b *testing.B) {
+			for b.Loop() {
+				if next, _, err := rs.Delete(at); err != nil || next.patches == 0 {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("hundredth-%d", n), func(b *testing.B) {
+			from := rs
+			for range 99 {
+				_, list, err := ParseRule("change", "filter", Both, fmt.Sprintf("-A FORWARD -s 10.1.2.%d -p tcp -m tcp --dport %d -j DROP", rand.IntN(256), rand.IntN(65536)))
+				if err == nil {
+					from, _, err = from.Insert(at, list[0])
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ResetTimer()
+			for b.Loop() {
+				if next, _, err := from.Insert(at, list[0]); err != nil || next.patches == 0 {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// manyRules writes a file of n rules about hosts, networks and ports.
+func manyRules(n int) []byte {
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	b := []byte("*filter\n:FORWARD DROP [0:0]\n")
+	for range n {
+		b = fmt.Appendf(b, "-A FORWARD -s 10.%d.%d.%d/%d -d 172.16.%d.%d -p tcp -m tcp --dport %d -j ACCEPT\n", r.IntN(40), r.IntN(256), r.IntN(256), []int{16, 24, 32}[r.IntN(3)], r.IntN(16), r.IntN(256), r.IntN(2000))
+	}
+	return append(b, "COMMIT\n"...)
 }
 
 // TestChangeRefused: what cannot be changed is said, and nothing changes.

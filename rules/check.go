@@ -123,7 +123,7 @@ func (g *program) holder(ch chain, h *header, x *wide, rank uint32) uint32 {
 		for _, n := range g.places[at:end] {
 			y := g.box(int(n))
 			r := y.rule &^ more
-			if r >= rank || r >= best || y.rule&more != 0 || g.rules[r].flags&needsHeader != 0 && g.rules[rank].flags&needsHeader == 0 {
+			if y.isDead() || r >= rank || r >= best || y.rule&more != 0 || g.rules[r].flags&needsHeader != 0 && g.rules[rank].flags&needsHeader == 0 {
 				continue
 			}
 			switch g.rules[r].verb {

@@ -293,10 +293,8 @@ func (c *compiler) program(f int) {
 	if fc.list[0].policy == PolicyDrop {
 		g.policy = Drop
 	}
-	b := builder{g: g, vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
-	if g.v6 {
-		b.vary = []uint8{0, 1, 2, 3, 4, 5, 6, 7, wordSport, wordDport, wordProto}
-	}
+	g.names = make(map[string]uint32)
+	b := newBuilder(g)
 	used := make([]bool, len(fc.list))
 	used[0] = true
 	todo := []*merged{fc.list[0]}
@@ -322,14 +320,15 @@ func (c *compiler) program(f int) {
 			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
 			g.rules = append(g.rules, cr)
-			for len(g.bucketRules) < len(g.buckets) {
-				g.bucketRules = append(g.bucketRules, r.id)
-			}
-			for len(g.counterRules) < len(g.counters) {
-				g.counterRules = append(g.counterRules, r.id)
-			}
+			g.ruled(r.id)
 		}
 		first, n := b.trees()
+		for i := range b.boxes { // what building found unreachable has an entry for the day when it is not, see patch.go
+			if b.boxes[i].entry == 0 {
+				g.appendEntry(&b.boxes[i])
+			}
+		}
+		g.names[m.name] = m.index
 		g.chains[m.index] = chain{uint32(first), uint32(n), begin, uint32(len(g.rules))}
 	}
 	// What is left over from growing would stay for as long as the rule set does.
@@ -493,7 +492,7 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 	}
 	cr.rest = uint8(len(rest))
 	g.preds = append(g.preds, rest...)
-	x.final = len(rest) == 0 && cr.verb != VerbNone && cr.verb != VerbJump && cr.verb != VerbLog && cr.verb != VerbEffect
+	x.final = len(rest) == 0 && cr.verb.final()
 	for _, s := range ports[0] {
 		for _, d := range ports[1] {
 			x.port = [2]PortRange{s, d}

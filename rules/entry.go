@@ -152,6 +152,9 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 				continue
 			}
 		}
+		if x.isDead() {
+			continue
+		}
 		rank := x.rule &^ more
 		lost := h.lost && g.rules[rank].flags&asksProto != 0
 		if rank < from || rank >= k.rank || (uint8(h.w[wordProto])^x.proto)&x.protoMask != 0 && !lost {

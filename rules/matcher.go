@@ -37,7 +37,7 @@ type node struct {
 
 // frame is a chain that a packet is in.
 type frame struct {
-	trees [maxTrees]cursor
+	trees [treeSlots]cursor
 	n     uint32 // how many of them
 	from  uint32 // ranks below are done
 }
@@ -297,11 +297,11 @@ func (w *walk) enter(f *frame, id uint32) {
 		for !s.leaf() {
 			s = g.slots[s.child(&w.h)]
 		}
-		k := &f.trees[t&(maxTrees-1)]
+		k := &f.trees[t&(treeSlots-1)]
 		k.at, k.end = s.run()
 	}
 	for t := range f.n {
-		k := &f.trees[t&(maxTrees-1)]
+		k := &f.trees[t&(treeSlots-1)]
 		k.ready, k.rank = false, none
 		if k.at < k.end {
 			k.rank = g.rank(k.at)
@@ -310,7 +310,7 @@ func (w *walk) enter(f *frame, id uint32) {
 	best := none
 	for t := range f.n {
 		// A run that begins behind what was found is looked at only if that is passed over.
-		if k := &f.trees[t&(maxTrees-1)]; k.rank < best {
+		if k := &f.trees[t&(treeSlots-1)]; k.rank < best {
 			w.scan(k, 0)
 			best = min(best, k.rank)
 		}
@@ -325,7 +325,7 @@ func (w *walk) enterShort(f *frame, ch chain) {
 		for !s.leaf() && s.word() != wordSport && s.word() != wordDport && (s.word() != wordProto || !w.h.lost) {
 			s = g.slots[s.child(&w.h)]
 		}
-		k := &f.trees[t&(maxTrees-1)]
+		k := &f.trees[t&(treeSlots-1)]
 		k.at, k.end = g.span(s, none, 0)
 		k.ready, k.rank = false, none
 		if k.at < k.end {
@@ -357,7 +357,7 @@ func (w *walk) next(f *frame) *cursor {
 	for {
 		k := &f.trees[0]
 		for t := uint32(1); t < f.n; t++ {
-			if x := &f.trees[t&(maxTrees-1)]; x.rank < k.rank {
+			if x := &f.trees[t&(treeSlots-1)]; x.rank < k.rank {
 				k = x
 			}
 		}

@@ -34,6 +34,7 @@ type Ruleset struct {
 	assignments []*CTTarget
 	needs       Needs
 	opt         Options
+	patches     int // changes of one rule since everything was compiled
 }
 
 // RuleID names what decided a packet, or a counter: a rule (its index in Rules), or behind these the policy of an IP
@@ -177,6 +178,8 @@ func (rs *Ruleset) PolicyID(f Family) RuleID {
 // places, in order of rank, whose entries are compared one by one. The rank of a rule is its index in rules.
 type program struct {
 	chains   []chain
+	names    map[string]uint32 // of the chains that packets come to
+	overlays []overlay         // of changes since the chains were compiled
 	rules    []rule
 	trees    []slot // the roots
 	slots    []slot
@@ -220,6 +223,7 @@ type ruleFlags uint8
 const (
 	needsHeader ruleFlags = 1 << iota // a match drops packets whose transport header is short
 	early                             // something is asked before that match beside addresses, protocol and interfaces
+	hides                             // building left out rules behind it where it takes all packets
 	asksProto                         // it has -p, and is for IPv6: it drops packets whose extension headers cannot be followed
 )
 

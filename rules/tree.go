@@ -29,8 +29,12 @@ func (s slot) size() uint32             { return 1 << (s >> 37 & 15) }
 // cut is a window of bits of one word.
 type cut struct{ word, shift, bits uint8 }
 
-// maxTrees bounds the trees of one chain.
-const maxTrees = 4
+// maxTrees bounds the trees that compiling makes of one chain; an overlay may come to them. Room for trees is made by
+// treeSlots, a power of two.
+const (
+	maxTrees  = 4
+	treeSlots = 8
+)
 
 // box is a rule, or a part of one, while trees are built: what it asks of each word.
 type box struct {
@@ -65,8 +69,17 @@ type builder struct {
 	vary   []uint8  // words that can differ between boxes of this IP version
 	out    []uint32 // boxes that had too many copies
 	last   bool     // nothing can be put off to a further tree
+	patch  bool     // it makes an overlay: that a rule hides others there need not be noted
 	budget int      // entries that may still be written for the tree
 	count  []int32
+}
+
+func newBuilder(g *program) *builder {
+	b := &builder{g: g, vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
+	if g.v6 {
+		b.vary = []uint8{0, 1, 2, 3, 4, 5, 6, 7, wordSport, wordDport, wordProto}
+	}
+	return b
 }
 
 // known is what the cuts above a node say of the headers that come there.
@@ -246,6 +259,9 @@ func (b *builder) prune(list []uint32, at *known) []uint32 {
 			open |= x.mask[w] &^ at.mask[w]
 		}
 		if open == 0 {
+			if n+1 < len(list) && !b.patch {
+				b.g.rules[x.rule].flags |= hides
+			}
 			return list[:n+1]
 		}
 	}
