@@ -12,7 +12,7 @@ type Outcome uint8
 const (
 	// Confirmed: the connection is in the table (or, for a clash that Linux would resolve, was already).
 	Confirmed Outcome = iota
-	// Full: the maximum is reached and nothing could be evicted; the packet must be dropped.
+	// Full: Track has found no room (Conn.Full); the packet must be dropped.
 	Full
 	// Clash: another connection with this key was entered meanwhile; the packet must be dropped.
 	Clash
@@ -45,28 +45,22 @@ const evictionRange = 8
 func (t *Table) Confirm(c *Conn, now Tick) Outcome {
 	if c.Fresh && c.Ref == 0 {
 		c.Fresh = false
-		return Full // no index left; counted by Track
+		return Full // counted by Track
 	}
 	ref := uint32(c.Ref)
 	if !c.Fresh || ref != t.pending {
 		return Stale
 	}
 	c.Fresh = false
-	t.pending = 0
+	t.pending = 0 // its credit is the entry's
 	e := &t.hot.items[ref]
 	h := t.pendingHash
 	if old := t.find(&e.key, h, now); old != 0 {
+		t.giveCredit()
 		return t.clash(c, e, old)
 	}
-	if !t.takeCredit() && !t.earlyDrop(h, now) {
-		t.stats.Drop++
-		t.stats.Full++
-		t.requestCollection()
-		t.abandon(e, ref)
-		return Full
-	}
 	if !t.insert(ref, h) {
-		t.credit++
+		t.giveCredit()
 		t.stats.ChainTooLong++
 		t.stats.InsertFailed++
 		t.abandon(e, ref)
@@ -93,11 +87,30 @@ func (t *Table) Confirm(c *Conn, now Tick) Outcome {
 
 // Discard forgets a Fresh connection, because its first packet was dropped.
 func (t *Table) Discard(c *Conn) {
-	if c.Fresh && uint32(c.Ref) == t.pending {
-		t.pending = 0
+	if c.Fresh && c.Ref != 0 && uint32(c.Ref) == t.pending {
+		t.forgo()
 		t.abandon(&t.hot.items[c.Ref], uint32(c.Ref))
 	}
 	c.Fresh = false
+}
+
+// forgo gives up the Fresh connection's right to an entry.
+func (t *Table) forgo() {
+	t.pending = 0
+	t.giveCredit()
+}
+
+// room makes room for an entry whose key has hash h: a credit, or the place of an entry that is evicted for it. Like
+// __nf_conntrack_alloc it is asked for a connection's first packet before the tracker and the rules have seen it: a packet
+// that they drop has evicted an entry all the same, and one for which there is no room never reaches them.
+func (t *Table) room(h uint64, now Tick) bool {
+	if t.takeCredit() || t.earlyDrop(h, now) {
+		return true
+	}
+	t.stats.Drop++
+	t.stats.Full++
+	t.requestCollection()
+	return false
 }
 
 // abandon removes what the helper of a Fresh connection has made of its first packet.
@@ -128,6 +141,19 @@ func (t *Table) clash(c *Conn, e *entry, old uint32) Outcome {
 	return Confirmed
 }
 
+// giveCredit takes back the right to an entry: into this shard's hand, or where credits are scarce to all.
+func (t *Table) giveCredit() {
+	t.credit++
+	switch n := t.cap.batch(); {
+	case n == 1:
+		t.cap.release(t.credit)
+		t.credit = 0
+	case t.credit >= 2*n:
+		t.cap.release(t.credit - n)
+		t.credit = n
+	}
+}
+
 // takeCredit takes the right to one more entry; false at the maximum.
 func (t *Table) takeCredit() bool {
 	if t.credit == 0 {
@@ -142,7 +168,8 @@ func (t *Table) takeCredit() bool {
 
 // earlyDrop makes room for one entry: it evicts one that is not ASSURED from the bucket of the new one, or one of the
 // next seven (early_drop). The hash is keyed, so the place is random. Linux empties the first chain that has such an
-// entry; its chains have two entries, a bucket nine, and one is all that is needed.
+// entry; its chains have two entries, a bucket nine, and one is all that is needed. One that has expired is room as well,
+// and does not count as evicted: Linux removes those that it meets, and goes on looking.
 func (t *Table) earlyDrop(h uint64, now Tick) bool {
 	b, n := t.index.first(h), uint64(t.index.count())
 	for range evictionRange {

@@ -48,5 +48,9 @@ type Conn struct {
 	Ref   Ref // the entry; 0 for INVALID and UNTRACKED packets without one
 	State State
 	Dir   Dir
-	Fresh bool // the entry is new and unconfirmed: the caller must call Confirm or Discard next
+	Fresh bool // the entry is new and unconfirmed: the caller must call Confirm or Discard next, unless Full
 }
+
+// Full reports that a connection would have begun but there was no room for it: the maximum is reached and nothing could be
+// evicted. Linux drops the packet on the spot, before any rule (nf_conntrack_in, "too stressed to deal").
+func (c *Conn) Full() bool { return c.Fresh && c.Ref == 0 }

@@ -81,9 +81,11 @@
 //
 // # Capacity
 //
-// All shards draw from one Capacity. At the maximum, Confirm evicts an entry that is not ASSURED from the eight buckets
-// from its own on (early_drop); failing that it reports Full, and every shard's next pass collects what Linux collects
-// above 95 %: entries not ASSURED, and TCP and SCTP connections that are closing (gc_worker).
+// All shards draw from one Capacity. At the maximum, Track evicts for a packet that would begin a connection an entry that
+// is not ASSURED from the eight buckets from its own on (early_drop), whatever its tracker or the rules will say of it;
+// failing that Conn.Full says that it must be dropped, and every shard's next pass collects what Linux collects above
+// 95 %: entries not ASSURED, and TCP and SCTP connections that are closing (gc_worker). Linux' next pass may be a minute
+// away, ours a second.
 //
 // # Helpers and expectations
 //

@@ -99,6 +99,7 @@ func (t *Table) id(k *packet.Key) uint32 {
 // Flush removes every entry and returns how many they were. It clears the buckets without looking at the entries: about
 // a millisecond for a million. So their events are lost; Delete tells them.
 func (t *Table) Flush() int {
+	t.settle()
 	n := t.live
 	if t.events != nil {
 		t.eventsLost += uint64(n)
@@ -107,7 +108,7 @@ func (t *Table) Flush() int {
 	clear(t.index.arena.items[:t.index.count()])
 	t.slots.clear()
 	t.cap.release(t.credit + int64(n))
-	t.credit, t.live, t.pending = 0, 0, 0
+	t.credit, t.live = 0, 0
 	t.stats.Delete += uint64(n)
 	return n
 }

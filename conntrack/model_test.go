@@ -384,7 +384,21 @@ func (d *contest) packet(frame []byte, now Tick) {
 	d.tab.Hash(ps)
 	d.tab.Touch(ps)
 	want, fresh := d.model.track(p, d.clock)
+	before := d.tab.stats
 	c := d.tab.Track(p, now)
+	d.learnVictim(before, now)
+	if c.Full() {
+		// The packet begins a connection, or would if its tracker did not object.
+		if fresh == nil && want.State != StateInvalid || d.tab.cap.Max() > d.tab.Len() {
+			d.t.Fatalf("step %d: full with %d of %d, want %+v", d.step, d.tab.Len(), d.tab.cap.Max(), want)
+		}
+		for _, m := range d.model.conns {
+			if m.deadline > d.clock && m.status&StatusAssured == 0 && d.tab.index.count() <= evictionRange {
+				d.t.Fatalf("step %d: full, though %v could go", d.step, m.key)
+			}
+		}
+		return
+	}
 	got := c
 	got.Ref = 0
 	if got != want || got.State == StateInvalid && d.tab.Why() != d.model.why {
@@ -401,20 +415,9 @@ func (d *contest) packet(frame []byte, now Tick) {
 		d.tab.SetMark(&c, uint32(mark))
 		fresh.mark = uint32(mark)
 	}
-	before := d.tab.stats
 	switch o := d.tab.Confirm(&c, now); o {
 	case Confirmed:
 		d.model.conns[p.Key] = fresh
-		d.learnVictim(before, now)
-	case Full:
-		if d.tab.cap.Max() > d.tab.Len() {
-			d.t.Fatalf("step %d: full with %d of %d", d.step, d.tab.Len(), d.tab.cap.Max())
-		}
-		for _, m := range d.model.conns {
-			if m.deadline > d.clock && m.status&StatusAssured == 0 && d.tab.index.count() <= evictionRange {
-				d.t.Fatalf("step %d: full, though %v could go", d.step, m.key)
-			}
-		}
 	default:
 		d.t.Fatalf("step %d: confirm: %v", d.step, o)
 	}

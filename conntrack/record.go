@@ -319,7 +319,7 @@ var ErrNoSlot = errors.New("no slot is left in the table")
 // time is bounded by the number of states: about a microsecond each. On an error (ErrNoSlot, or no memory for labels) the
 // states that were entered stay; Withdraw removes them.
 func (t *Table) Import(states []Record, entered []bool, now Tick) (r Imported, err error) {
-	t.pending = 0
+	t.settle()
 	ext := t.sweep.extend(now)
 	for i := range states {
 		s := &states[i]
@@ -408,7 +408,7 @@ func (t *Table) enter(ref uint32, s *Record, k *packet.Key, now Tick, ext uint64
 
 // Withdraw removes those of the states that Import has entered, and returns their credits.
 func (t *Table) Withdraw(states []Record, entered []bool, now Tick) {
-	t.pending = 0
+	t.settle()
 	for i := range states {
 		if !entered[i] {
 			continue

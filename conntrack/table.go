@@ -50,7 +50,7 @@ type Table struct {
 	live    int   // entries in the table
 	reserve int
 
-	pending     uint32 // index of the Fresh entry that waits for Confirm or Discard; 0 if none
+	pending     uint32 // index of the Fresh entry, which has its credit, that waits for Confirm or Discard; 0 if none
 	pendingHash uint64
 	why         Reason // of the last packet that was INVALID
 
@@ -145,6 +145,7 @@ func New(c Config) (*Table, error) {
 
 // Close returns the memory and the credits. The Table must not be used afterwards.
 func (t *Table) Close() error {
+	t.settle()
 	t.cap.release(t.credit + int64(t.live))
 	t.credit, t.live = 0, 0
 	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close(), t.labels.close(), t.policies.of.close()}
@@ -156,6 +157,13 @@ func (t *Table) Close() error {
 		t.own = nil
 	}
 	return errors.Join(errs...)
+}
+
+// settle ends the Fresh connection of a caller that neither confirmed nor discarded it.
+func (t *Table) settle() {
+	if t.pending != 0 {
+		t.forgo()
+	}
 }
 
 // SetSettings exchanges the settings, between two bursts. Connections keep their deadlines until their next packet, and
@@ -338,15 +346,7 @@ func (t *Table) peek(k *packet.Key, h uint64) uint32 {
 // next Track.
 func (t *Table) remove(ref uint32, h uint64) {
 	t.unlink(ref, h)
-	t.credit++
-	switch n := t.cap.batch(); {
-	case n == 1:
-		t.cap.release(t.credit)
-		t.credit = 0
-	case t.credit >= 2*n:
-		t.cap.release(t.credit - n)
-		t.credit = n
-	}
+	t.giveCredit()
 }
 
 // unlink is remove without the credit, which passes to the entry that comes in its place.

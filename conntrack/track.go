@@ -1,6 +1,10 @@
 package conntrack
 
-import "corewire/internal/packet"
+import (
+	"encoding/binary"
+
+	"corewire/internal/packet"
+)
 
 // udpStreamAfter is how long a UDP connection must have existed for traffic in both directions to make it a stream
 // (nf_conntrack_udp_packet, net/netfilter/nf_conntrack_proto_udp.c), in ms.
@@ -11,10 +15,11 @@ const udpStreamAfter = 2000
 // that is known changes its state here, before the rules. For a new one Conn.Fresh is set, and the caller must call
 // Confirm or Discard before the next Track.
 //
-// It does what nf_conntrack_in does (net/netfilter/nf_conntrack_core.c), except that room for a new entry is looked for
-// by Confirm, not here: a packet that the rules drop evicts nothing.
+// It does what nf_conntrack_in does (net/netfilter/nf_conntrack_core.c). That looks for room for a new entry before the
+// packet's tracker or the rules have seen the packet: where there is none, Conn.Full is true, and the packet must be
+// dropped before the rules.
 func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
-	t.pending = 0
+	t.settle()
 	if p.Problem != packet.ProblemNone || p.Flags&(packet.Fragment|packet.ICMPError|packet.NoTrack|packet.Untracked) != 0 {
 		return t.trackOdd(p, now)
 	}
@@ -22,14 +27,14 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 		if p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6 {
 			return t.icmpError(ReasonChecksum)
 		}
-		return t.invalid(ReasonChecksum)
+		return t.unfit(p, ReasonChecksum, now)
 	}
 	// An entry that left the table since Touch is not confirmed any more, nor is one that took its place and waits.
 	ref := uint32(p.Hint)
 	e := &t.hot.items[ref]
 	if !sameKey(&e.key, &p.Key) || uint32(e.status)&StatusConfirmed == 0 || e.expired(now) {
 		if ref = t.find(&p.Key, p.Hash, now); ref == 0 {
-			return t.begin(p, now)
+			return t.begin(p, ReasonNone, now)
 		}
 		e = &t.hot.items[ref]
 	}
@@ -137,7 +142,7 @@ func (t *Table) trackOdd(p *packet.Packet, now Tick) Conn {
 		if icmp && (p.Problem != packet.ProblemICMPType || p.Family == 4 && p.ICMPType > 18) {
 			return t.icmpError(ReasonMalformed)
 		}
-		return t.invalid(ReasonMalformed)
+		return t.malformed(p, now)
 	case p.Flags&packet.Fragment != 0:
 		return t.invalid(ReasonFragment)
 	case t.set.checksum != 0 && !p.VerifyChecksum():
@@ -185,7 +190,7 @@ func (t *Table) refuse(p *packet.Packet, ref uint32, c Conn, o outcome, now Tick
 	switch o.act {
 	case actReopen:
 		t.remove(ref, p.Hash)
-		return t.begin(p, now)
+		return t.begin(p, ReasonNone, now)
 	case actKill:
 		if e.flags&entryAcct != 0 {
 			t.account(ref, c.Dir, p)
@@ -213,17 +218,23 @@ func (t *Table) refuse(p *packet.Packet, ref uint32, c Conn, o outcome, now Tick
 }
 
 // begin makes the entry of a connection's first packet, outside the table: its index is the lowest that is free, and
-// stays free until Confirm (init_conntrack and __nf_conntrack_alloc).
-func (t *Table) begin(p *packet.Packet, now Tick) Conn {
+// stays free until Confirm (init_conntrack and __nf_conntrack_alloc). why is what its tracker will have against the packet,
+// ReasonNone if that is still to be found out.
+func (t *Table) begin(p *packet.Packet, why Reason, now Tick) Conn {
+	if !t.room(p.Hash, now) {
+		return Conn{State: StateNew, Fresh: true}
+	}
 	icmp := p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6
-	if icmp && p.Flags&packet.Flipped != 0 {
+	if icmp && why == ReasonNone && p.Flags&packet.Flipped != 0 {
+		t.giveCredit()
 		return t.invalid(ReasonNotNew) // an answer cannot begin a connection (valid_new)
 	}
 	ref, ok := t.slots.lowest()
 	if !ok || int(ref) >= t.reserve {
+		t.giveCredit()
 		t.stats.Drop++
 		t.stats.Full++
-		return Conn{State: StateNew, Fresh: true} // Confirm says Full
+		return Conn{State: StateNew, Fresh: true}
 	}
 	e := &t.hot.items[ref]
 	*e = entry{key: p.Key, flags: uint8(p.Flags) & entryFlipped}
@@ -245,22 +256,26 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 		}
 	}
 	o := outcome{act: actAccept}
-	switch p.Proto {
-	case packet.ProtoTCP:
+	switch {
+	case why != ReasonNone:
+		o.act, o.why = actInvalid, why
+	case p.Proto == packet.ProtoTCP:
 		s := &t.cold.items[ref]
 		*s = cold{}
 		o = tcpNew(s.tcp(), p, now, set)
-	case packet.ProtoUDP:
+	case p.Proto == packet.ProtoUDP:
 		e.stream = now + udpStreamAfter
 		o.timeout = set.udp
 	default:
 		o = t.newOther(ref, p, now, set)
 	}
 	if o.act == actInvalid {
+		t.giveCredit()
 		return t.invalid(o.why)
 	}
 	t.stats.New++
 	if o.act == actKill {
+		t.giveCredit()
 		return Conn{State: state}
 	}
 	e.state = o.state
@@ -273,6 +288,47 @@ func (t *Table) begin(p *packet.Packet, now Tick) Conn {
 	}
 	t.pending, t.pendingHash = ref, p.Hash
 	return Conn{Ref: Ref(ref), State: state, Fresh: true}
+}
+
+// icmpQueries has a bit for each ICMP type that asks or answers: echo, timestamp, information, address mask.
+const icmpQueries = 1<<0 | 1<<8 | 1<<13 | 1<<14 | 1<<15 | 1<<16 | 1<<17 | 1<<18
+
+// malformed refuses a packet with a problem. Where the ports can be read Linux looks for its connection first
+// (nf_ct_get_tuple_ports reads four bytes), see unfit; no tuple can be made of any other.
+func (t *Table) malformed(p *packet.Packet, now Tick) Conn {
+	switch p.Problem {
+	case packet.ProblemTCPOffset, packet.ProblemUDPLength, packet.ProblemUDPLiteCoverage, packet.ProblemUDPLiteNoChecksum:
+		return t.unfit(p, ReasonMalformed, now)
+	case packet.ProblemTCPShort, packet.ProblemUDPShort, packet.ProblemSCTPShort:
+		if h := p.Transport(); len(h) >= 4 {
+			q := *p
+			q.DstPort = binary.BigEndian.Uint16(h[2:])
+			q.Flags = q.Flags&^packet.Flipped | q.Key.Set(p.Src, p.Dst, binary.BigEndian.Uint16(h), q.DstPort, p.Proto, p.Family)
+			q.Key.Zone = p.Key.Zone
+			q.Hash = t.hashOf(&q.Key)
+			return t.unfit(&q, ReasonMalformed, now)
+		}
+	case packet.ProblemICMPFamily:
+		// The other family's ICMP has a tuple as its own has, if it asks or answers (icmp_invert_tuple, icmpv6_invert_tuple).
+		if h := p.Transport(); len(h) >= 8 && (p.Family == 6 && h[0] < 32 && 1<<h[0]&icmpQueries != 0 || p.Family == 4 && (h[0]|1 == 129 || h[0] == 139 || h[0] == 140)) {
+			return t.unfit(p, ReasonMalformed, now)
+		}
+	}
+	return t.invalid(ReasonMalformed)
+}
+
+// unfit refuses a packet to which its tracker objects whatever its connection. Where there is none yet Linux begins it
+// before it asks the tracker: a place is taken for a moment, with all that this means for a full table, and a connection
+// that was expected is so no longer.
+func (t *Table) unfit(p *packet.Packet, why Reason, now Tick) Conn {
+	if t.expect.count.Load() == 0 && t.takeCredit() {
+		t.giveCredit()
+		return t.invalid(why)
+	}
+	if t.find(&p.Key, p.Hash, now) != 0 {
+		return t.invalid(why)
+	}
+	return t.begin(p, why, now)
 }
 
 // packetOther is the tracker of every protocol but TCP and UDP, for a later packet.

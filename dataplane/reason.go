@@ -14,7 +14,9 @@ const (
 	DropNone      DropReason = iota
 	DropRule                 // a rule or a chain's policy
 	DropClass                // not IP, and its class is set to be blocked
-	DropTableFull            // a new connection at the maximum of entries, and early drop found nothing
+	DropTableFull            // a new connection at the maximum of entries, and early drop found nothing; before the rules
+	DropChain                // a new connection, accepted, whose two buckets are full below the maximum; Linux counts chaintoolong
+	DropClash                // a new connection, accepted, that another packet had begun meanwhile; Linux counts insert_failed
 	DropTxFull               // the TX ring of the other port stayed full
 	DropHandoff              // the hand-off ring to the owner of the flow was full
 	DropHelper               // a connection helper could not enter what the packet announces, or only half understood it
@@ -27,7 +29,7 @@ const (
 	DropReasons = dropHeader + DropReason(packet.Problems)
 )
 
-var dropNames = [dropFixed]string{"", "rule", "class-blocked", "table-full", "tx-full", "handoff-full", "helper"}
+var dropNames = [dropFixed]string{"", "rule", "class-blocked", "table-full", "chain-too-long", "clash", "tx-full", "handoff-full", "helper"}
 
 // String returns the spelling of the reason; "" for DropNone.
 func (r DropReason) String() string {

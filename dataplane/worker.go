@@ -217,6 +217,10 @@ const notAlike = packet.ICMPError | packet.BrokenChain | packet.LaterFragment | 
 // the whole lookup, since its copy waits for all the single stores.
 func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 	conn := w.table.Track(p, now)
+	if conn.Full() {
+		w.full.Add(1)
+		return DropTableFull
+	}
 	w.c.State[conn.State]++
 	r := &w.result
 	r.Tracked, r.State = true, conn.State
@@ -268,9 +272,13 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 	if conn.Fresh {
 		if why != DropNone {
 			w.table.Discard(&conn)
-		} else if w.table.Confirm(&conn, now) != conntrack.Confirmed {
-			why = DropTableFull
-			w.full.Add(1)
+		} else {
+			switch w.table.Confirm(&conn, now) {
+			case conntrack.Clash:
+				why = DropClash
+			case conntrack.TooLong:
+				why = DropChain
+			}
 		}
 		if why != DropNone {
 			conn.Ref = 0 // there is no entry

@@ -186,4 +186,25 @@ func TestTableFull(t *testing.T) {
 	if n := r.e.Count(); n != 8 {
 		t.Errorf("%d connections after it, want 8: an ASSURED one was evicted", n)
 	}
+	if _, counters, err := r.e.RuleCounters(t.Context()); err != nil || counters[0].Packets != 32 || got.Tracked {
+		t.Errorf("the rules saw it: %+v, %+v, %v", got, counters[0], err)
+	}
+}
+
+// TestEarlyDropBeforeRules: at the maximum a packet makes room for its connection before the rules drop it, as in Linux.
+func TestEarlyDropBeforeRules(t *testing.T) {
+	r := newRig(t, 1, "-A FORWARD -p tcp -j ACCEPT", func(c *Config) { c.Max = 8 })
+	for i := range 8 {
+		r.send(packet.Inside, pt.NewTCP(client, addrPort(server, i), syn))
+	}
+	if got := r.send(packet.Inside, pt.NewUDP(client, server)); got.Reason != DropRule || !got.Tracked {
+		t.Errorf("%+v, want dropped by the rules", got)
+	}
+	if n := r.e.workers[0].table.Len(); n != 7 {
+		t.Errorf("%d connections, want 7: one was evicted", n)
+	}
+	r.send(packet.Inside, pt.NewTCP(client, addrPort(server, 9), syn))
+	if n, used := r.e.workers[0].table.Len(), r.e.capacity.Used(); n != 8 || used != 8 {
+		t.Errorf("%d connections, %d credits given out, want 8", n, used)
+	}
 }

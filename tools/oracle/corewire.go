@@ -23,9 +23,12 @@ type corewire struct {
 
 func newCorewire(rs *rules.Ruleset, settings *conntrack.Settings) (*corewire, error) {
 	c := new(corewire)
-	var err error
+	most, err := maximum()
+	if err != nil {
+		return nil, err
+	}
 	c.engine, err = dataplane.New(dataplane.Config{
-		Wires: []ring.Wire{&c.wire}, Ruleset: rs, Settings: settings, Max: 1 << 18, Burst: 1, Record: true,
+		Wires: []ring.Wire{&c.wire}, Ruleset: rs, Settings: settings, Max: most, Burst: 1, Record: true,
 		Tags: 1, // as br_netfilter with bridge-nf-filter-vlan-tagged=1
 	})
 	return c, err
