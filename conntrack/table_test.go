@@ -563,8 +563,11 @@ func TestVerdictMarkStatus(t *testing.T) {
 	if r.tab.Verdict(&c) != 0 || r.tab.Mark(&c) != 0 {
 		t.Error("a new entry has a verdict or a mark")
 	}
+	r.tab.SetVerdict(&c, 6)
+	if r.tab.SetMark(&c, 9); r.tab.Verdict(&c) != 0 {
+		t.Error("a verdict is cached though the mark has changed")
+	}
 	r.tab.SetVerdict(&c, 7)
-	r.tab.SetMark(&c, 9)
 	back := r.pass(udp(server, client), StateEstablished)
 	if r.tab.Verdict(&back) != 0 || r.tab.Mark(&back) != 9 || r.tab.Status(&back) != StatusConfirmed|StatusSeenReply {
 		t.Errorf("reply: verdict %d, mark %d, status %#x", r.tab.Verdict(&back), r.tab.Mark(&back), r.tab.Status(&back))

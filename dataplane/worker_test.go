@@ -193,18 +193,19 @@ func TestTableFull(t *testing.T) {
 
 // TestEarlyDropBeforeRules: at the maximum a packet makes room for its connection before the rules drop it, as in Linux.
 func TestEarlyDropBeforeRules(t *testing.T) {
-	r := newRig(t, 1, "-A FORWARD -p tcp -j ACCEPT", func(c *Config) { c.Max = 8 })
-	for i := range 8 {
+	const most = 2000 // so many that every bucket has some
+	r := newRig(t, 1, "-A FORWARD -p tcp -j ACCEPT", func(c *Config) { c.Max = most })
+	for i := range most {
 		r.send(packet.Inside, pt.NewTCP(client, addrPort(server, i), syn))
 	}
 	if got := r.send(packet.Inside, pt.NewUDP(client, server)); got.Reason != DropRule || !got.Tracked {
 		t.Errorf("%+v, want dropped by the rules", got)
 	}
-	if n := r.e.workers[0].table.Len(); n != 7 {
-		t.Errorf("%d connections, want 7: one was evicted", n)
+	if n := r.e.workers[0].table.Len(); n != most-1 {
+		t.Errorf("%d connections, want %d: one was evicted", n, most-1)
 	}
-	r.send(packet.Inside, pt.NewTCP(client, addrPort(server, 9), syn))
-	if n, used := r.e.workers[0].table.Len(), r.e.capacity.Used(); n != 8 || used != 8 {
-		t.Errorf("%d connections, %d credits given out, want 8", n, used)
+	r.send(packet.Inside, pt.NewTCP(client, addrPort(server, most+1), syn))
+	if n, used := r.e.workers[0].table.Len(), r.e.capacity.Used(); n != most || used != most {
+		t.Errorf("%d connections, %d credits given out, want %d", n, used, most)
 	}
 }
