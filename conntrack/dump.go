@@ -105,6 +105,7 @@ func (t *Table) Flush() int {
 		t.eventsLost += uint64(n)
 	}
 	t.expect.forgetShard(t.shard)
+	t.handBackAll()
 	clear(t.index.arena.items[:t.index.count()])
 	t.slots.clear()
 	t.cap.release(t.credit + int64(n))

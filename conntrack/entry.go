@@ -28,6 +28,7 @@ const (
 	entryLabel uint8 = 1 << 4 // has an element of the labels' side array
 	// entryPolicy: a rule gave it a timeout policy, whose number is in a side array.
 	entryPolicy uint8 = 1 << 5
+	entryTicket uint8 = 1 << 6 // has tickets
 )
 
 // dir returns the direction of a packet that belongs to e.

@@ -15,6 +15,7 @@ func (t *Table) Reset(c *Conn, now Tick) {
 		return
 	}
 	e.state = tcpClose
+	t.afterClose(e, ref)
 	status := uint32(e.status)
 	if t.events != nil {
 		t.emit(EventUpdate, ChangedState, ref, now)

@@ -245,6 +245,9 @@ func (t *Table) move(from, to uint32) {
 	if t.labels.items != nil {
 		t.labels.items[to] = t.labels.items[from]
 	}
+	if t.tickets.head.items != nil {
+		t.tickets.head.items[to] = t.tickets.head.items[from]
+	}
 	t.slots.add(to)
 	t.slots.remove(from)
 }

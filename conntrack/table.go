@@ -63,6 +63,7 @@ type Table struct {
 	labels arena[Labels] // side array; reserved when a label is first set
 
 	policies policies
+	tickets  tickets
 	template *Template // of the packets being tracked; nil: none
 
 	events     EventSink // nil: nobody listens
@@ -148,7 +149,7 @@ func (t *Table) Close() error {
 	t.settle()
 	t.cap.release(t.credit + int64(t.live))
 	t.credit, t.live = 0, 0
-	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close(), t.labels.close(), t.policies.of.close()}
+	errs := []error{t.hot.close(), t.cold.close(), t.due.close(), t.index.arena.close(), t.acct.close(), t.stamp.close(), t.aids.close(), t.labels.close(), t.policies.of.close(), t.tickets.head.close(), t.tickets.nodes.close()}
 	if t.slots != nil {
 		errs = append(errs, t.slots.close())
 	}
@@ -365,6 +366,9 @@ func (t *Table) unlink(ref uint32, h uint64) {
 	e := &t.hot.items[ref]
 	if uint32(e.status)&StatusHelper != 0 {
 		t.disown(e, ref)
+	}
+	if e.flags&entryTicket != 0 {
+		t.handBack(e, ref)
 	}
 	e.status = e.status&^uint16(StatusConfirmed) | uint16(StatusDying)
 	t.slots.remove(ref)

@@ -68,6 +68,7 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 			return t.refuse(p, ref, c, o, now)
 		}
 		e.state = o.state
+		t.afterClose(e, ref)
 		status |= o.status
 		if o.timeout != 0 {
 			t.refresh(e, ref, status, o.timeout, now)
@@ -204,6 +205,7 @@ func (t *Table) refuse(p *packet.Packet, ref uint32, c Conn, o outcome, now Tick
 	}
 	state, status := e.state, e.status
 	e.state = o.state
+	t.afterClose(e, ref)
 	e.status |= uint16(o.status)
 	if left := uint32(e.deadline - now); o.timeout != 0 && left >= invalidShortens && left > o.timeout && uint32(e.status)&StatusFixedTimeout == 0 {
 		e.deadline = now + Tick(o.timeout)
