@@ -219,6 +219,9 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 		commands:  make(chan func(), 16),
 	}
 	w.use(c.Ruleset.NewMatcher())
+	if err := w.keepTickets(c.Ruleset); err != nil {
+		return nil, errors.Join(err, table.Close())
+	}
 	for p := range w.tx {
 		w.tx[p] = make([]packet.Frame, 0, 2*c.Burst)
 		w.answers[p] = make([]packet.Frame, 0, c.Burst)

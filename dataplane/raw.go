@@ -62,7 +62,7 @@ func (w *Worker) preroute(p *packet.Packet, now conntrack.Tick) rules.Early {
 	c := &w.context
 	c.State = rules.Invalid
 	if w.matcher.Ruleset().Needs()&rules.NeedNow != 0 {
-		c.Now = int64(now) * 1e6
+		c.Now = w.since(now)
 	}
 	e := w.matcher.Raw(p, c)
 	if e.Mark != 0 {

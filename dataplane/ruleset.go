@@ -58,6 +58,18 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 	for i := range matchers {
 		matchers[i] = rs.NewMatcher()
 	}
+	if rs.Needs()&rules.NeedTickets != 0 {
+		for _, w := range e.workers {
+			failed := make(chan error, 1)
+			err := e.ask(ctx, w, func() { failed <- w.keepTickets(rs) })
+			if err == nil {
+				err = <-failed
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
 	if from != rs {
 		rs.Adopt(from, s.Mapping)
 	}

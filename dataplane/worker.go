@@ -20,6 +20,7 @@ type Worker struct {
 	matcher *rules.Matcher
 	raw     *raw          // nil without a raw table; changes with matcher
 	context rules.Context // of the packet being matched; reused
+	tickets tickets       // room for the context's
 	mark    uint32        // of the packet being decided, from the raw table; else 0
 	epoch   uint32        // number of the rule set, above the trace in a cached verdict; 1 to maxEpoch
 
@@ -43,6 +44,8 @@ type Worker struct {
 
 	commands chan func()    // from control, run between bursts
 	now      conntrack.Tick // of the last turn
+	seen     conntrack.Tick // the latest that since was asked for
+	rounds   int64          // how often the tick had begun again by then
 	turns    atomic.Uint64  // published for control: turns of the loop
 	full     atomic.Uint64  // published for control: new connections dropped at the maximum
 	entries  atomic.Int64   // published for control: entries in the shard
@@ -246,7 +249,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 		w.matcher.Count(m.Trace, length)
 	} else {
 		w.c.Matched++
-		w.connection(&conn, now)
+		w.connection(p, &conn, now)
 		m := w.matcher.Match(p, &w.context)
 		if w.matcher.Ruleset().Needs()&rules.WritesConnMark != 0 && w.context.ConnMark != w.table.Mark(&conn) {
 			w.table.SetMark(&conn, w.context.ConnMark)
@@ -284,6 +287,9 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 			conn.Ref = 0 // there is no entry
 		}
 	}
+	if len(w.context.Taken) > 0 {
+		w.tieTickets(&conn)
+	}
 	if w.recording {
 		r.Dir = conn.Dir
 		r.HasInfo = w.table.Info(&conn, &r.Info, now)
@@ -294,7 +300,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 
 // connection writes what the rules ask about the packet's connection. Each part costs a load from the entry, so it is
 // done only if the rule set needs it.
-func (w *Worker) connection(conn *conntrack.Conn, now conntrack.Tick) {
+func (w *Worker) connection(p *packet.Packet, conn *conntrack.Conn, now conntrack.Tick) {
 	c := &w.context
 	c.State, c.Mark = rules.State(conn.State), w.mark
 	needs := w.matcher.Ruleset().Needs()
@@ -311,8 +317,25 @@ func (w *Worker) connection(conn *conntrack.Conn, now conntrack.Tick) {
 		c.ConnMark = w.table.Mark(conn)
 	}
 	if needs&rules.NeedNow != 0 {
-		c.Now = int64(now) * 1e6
+		c.Now = w.since(now)
 	}
+	if needs&rules.NeedTickets != 0 {
+		w.showTickets(p, conn)
+	}
+}
+
+// since returns the time of the rules, in ns: that of the tick, which does not begin again after 49 days.
+func (w *Worker) since(now conntrack.Tick) int64 {
+	if w.seen == 0 && w.rounds == 0 {
+		w.seen = now
+	}
+	if int32(now-w.seen) > 0 {
+		if now < w.seen {
+			w.rounds++
+		}
+		w.seen = now
+	}
+	return (w.rounds<<32 + int64(now)) * 1e6
 }
 
 // fragment puts a fragment into a store. The one that completes its datagram has the datagram judged; the fragments
@@ -469,6 +492,7 @@ func (w *Worker) expire(now conntrack.Tick) {
 		return
 	}
 	w.now = now
+	w.matcher.Ruleset().Tend(w.since(now))
 	for _, store := range [...]*conntrack.Defrag{w.defrag, w.regroup} {
 		for store.Held() > 0 {
 			n := store.Expire(now, w.late)

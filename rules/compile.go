@@ -40,17 +40,22 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 }
 
 type compiler struct {
-	rs     *Ruleset
-	opt    Options
-	errs   Errors
-	fam    [programs]familyChains // by place
-	cur    *program
-	place  int // of cur
-	failed map[Error]bool
-	shared map[sharedKey]any // state of matches, which is a rule's in all programs of one IP version
-	warned [2]bool           // of REJECT, of LOG
-	list   []pred            // reused
-	rest   []pred            // reused
+	rs   *Ruleset
+	opt  Options
+	errs Errors
+	fam  [programs]familyChains // by place
+	cur  *program
+	// live is the program that Explain explains, whose rules' counts are looked at; liveRule is the rule and liveConns how many
+	// of its counts have been.
+	live      *program
+	liveRule  RuleID
+	liveConns int
+	place     int // of cur
+	failed    map[Error]bool
+	shared    map[sharedKey]any // state of matches, which is a rule's in all programs of one IP version
+	warned    [2]bool           // of REJECT, of LOG
+	list      []pred            // reused
+	rest      []pred            // reused
 	// ifWarned holds the interface names already warned about.
 	ifWarned map[string]bool
 }
@@ -370,8 +375,11 @@ func (c *compiler) conditions(r *Rule) []pred {
 		add(pred{op: opNever}) // packets are judged after reassembly: there are no fragments
 	}
 	for _, m := range r.Matches {
-		if _, ok := m.(*LimitMatch); ok && !c.opt.Clock {
-			c.fail(r.Pos, "-m limit", "a match that needs no clock", "the caller of the compiler has none")
+		switch m.(type) {
+		case *LimitMatch, *HashlimitMatch, *RecentMatch:
+			if !c.opt.Clock {
+				c.fail(r.Pos, "-m "+m.Name(), "a match that needs no clock", "the caller of the compiler has none")
+			}
 		}
 		c.match(m, add)
 	}
@@ -711,6 +719,18 @@ func (c *compiler) match(m Match, add func(pred)) {
 		c.rs.needs |= NeedNow
 		add(pred{op: opLimit, a: uint32(len(c.cur.buckets))})
 		c.cur.buckets = append(c.cur.buckets, share(c, m, func() *bucket { return newBucket(m) }))
+	case *HashlimitMatch:
+		c.rs.needs |= NeedNow
+		add(pred{op: opHashlimit, not: m.Above, a: uint32(len(c.cur.hashes))})
+		c.cur.hashes = append(c.cur.hashes, c.table(m))
+	case *RecentMatch:
+		c.rs.needs |= NeedNow
+		add(pred{op: opRecent, a: uint32(len(c.cur.recents))})
+		c.cur.recents = append(c.cur.recents, recentRule{c.recent(m), m, !baseTable[c.place/2].noOut})
+	case *ConnlimitMatch:
+		c.rs.needs |= NeedTickets | NeedStatus
+		add(pred{op: opConnlimit, not: !m.Above, a: uint32(len(c.cur.conns)), b: m.Limit})
+		c.cur.conns = append(c.cur.conns, c.conns(m))
 	case *StringMatch:
 		add(pred{op: opText, not: m.Not, lo: m.From, hi: m.To, a: uint32(len(c.cur.texts))})
 		c.cur.texts = append(c.cur.texts, newText(m))

@@ -15,12 +15,7 @@ func TestCorpus(t *testing.T) {
 	}
 	const semantics = "iptables-semantics/thy__Iptables_Semantics__Examples__"
 	except := map[string]string{
-		// Matches that keep lists of addresses or connections.
-		semantics + "Contrived__iptables-save":                                          `found "hashlimit" (not supported)`,
-		semantics + "IPPartEval__config_home_user__typical_home_user_iptables-save":     `found "recent" (not supported)`,
 		semantics + "IPPartEval__configs_sqrl_shorewall__2014_sep_iptables-saveakachan": `found "amanda" (there is no helper for amanda here)`,
-		semantics + "IPPartEval__docker_topos__iptables-save.topos4.1":                  `found "recent" (not supported)`,
-		semantics + "containern__iptables-save.topos4.1.established":                    `found "recent" (not supported)`,
 		// Needs what a wire does not have.
 		semantics + "IPPartEval__medium-sized-company__iptables-save": `found "rpfilter" (a transparent wire has no routes)`,
 		// The mistake is in table nat, which is not read.

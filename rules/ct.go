@@ -194,6 +194,8 @@ func (rp *ruleParser) finishRaw() {
 		switch m := m.(type) {
 		case *ConntrackMatch:
 			early("-m " + m.Name())
+		case *ConnlimitMatch:
+			early("-m connlimit")
 		case *MarkMatch:
 			if m.module == "connmark" {
 				early("-m connmark")

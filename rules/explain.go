@@ -20,6 +20,7 @@ var opNames = [...]string{
 	opMAC: "MAC address", opLink: "packet type", opRtType: "routing header's type", opRtSegs: "segments left", opRtLen: "routing header's length",
 	opRtReserved: "routing header's reserved bytes", opLimit: "limit", opNth: "turn", opRandom: "chance",
 	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority", opText: "text",
+	opHashlimit: "rate of the address", opRecent: "list of recent addresses", opConnlimit: "connections of the address",
 }
 
 // Explain walks the rules one by one, as iptables does, and tells what was tried in order, through all base chains that
@@ -31,10 +32,12 @@ func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 		f++
 	}
 	x := &rs.way[f]
+	d := *c
+	d.looking, c = true, &d
 	if rs.long {
-		q, d := *p, *c
+		q := *p
 		q.Frame = append([]byte(nil), p.Frame...)
-		p, c = &q, &d
+		p = &q
 	}
 	var steps []Step
 	result := Result{Verdict: Accept}
@@ -53,7 +56,7 @@ func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 // explain is Explain for one base chain.
 func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (Verdict, RuleID) {
 	g := &rs.prog[f]
-	cc := compiler{rs: &Ruleset{}, opt: rs.opt, cur: &program{v6: g.v6}, place: f}
+	cc := compiler{rs: &Ruleset{memory: rs.memory}, live: g, opt: rs.opt, cur: &program{v6: g.v6}, place: f}
 	cc.opt.Clock = true
 	type place struct{ rank, end uint32 }
 	at := place{g.chains[0].firstRank, g.chains[0].rank}
@@ -69,11 +72,14 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		}
 		r := &g.rules[at.rank]
 		at.rank++
+		cc.liveRule, cc.liveConns = r.id, 0
 		why, o := cc.try(rs.rules[r.id].Rule, p, c)
 		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes, Why: why})
 		switch {
 		case o == short:
 			return Drop, RuleID(len(rs.rules) + idShort)
+		case o == full:
+			return Drop, RuleID(len(rs.rules) + idFull)
 		case o == no:
 			continue
 		}

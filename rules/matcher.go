@@ -253,6 +253,10 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 				id := RuleID(len(w.m.rs.rules) + idShort)
 				w.note(id)
 				return Drop, id
+			case full:
+				id := RuleID(len(w.m.rs.rules) + idFull)
+				w.note(id)
+				return Drop, id
 			}
 		}
 		w.note(r.id)

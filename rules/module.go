@@ -98,7 +98,7 @@ var modules = []module{
 	portsModule("sctp", protoSCTP), portsModule("dccp", protoDCCP),
 	iprangeModule, markModule("mark"), markModule("connmark"), lengthModule, ttlModule("ttl", IPv4), ttlModule("hl", IPv6),
 	tosModule, dscpModule, ecnModule, addrtypeModule, macModule, pkttypeModule, physdevModule, limitModule, statisticModule, rtModule,
-	tcpmssModule, vlanModule, stringModule,
+	tcpmssModule, vlanModule, stringModule, hashlimitModule, recentModule, connlimitModule,
 }
 
 // needOption returns a check that the module's option with id 1 is there.

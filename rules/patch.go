@@ -77,7 +77,7 @@ func (rs *Ruleset) patch(s site, r *Rule, n Renumbering, files []*File, c *Chain
 		default:
 			return nil
 		}
-		if x.Target.CT != nil {
+		if x.Target.CT != nil || slices.ContainsFunc(x.Matches, remembers) {
 			return nil
 		}
 	}
@@ -184,7 +184,10 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 		for i := range g.rules {
 			g.rules[i].id = move(g.rules[i].id)
 		}
-		g.bucketRules, g.counterRules = slices.Clone(g.bucketRules), slices.Clone(g.counterRules)
+		g.bucketRules, g.counterRules, g.connRules = slices.Clone(g.bucketRules), slices.Clone(g.counterRules), slices.Clone(g.connRules)
+		for i := range g.connRules {
+			g.connRules[i] = move(g.connRules[i])
+		}
 		for i := range g.bucketRules {
 			g.bucketRules[i] = move(g.bucketRules[i])
 		}
@@ -416,5 +419,8 @@ func (g *program) ruled(id RuleID) {
 	}
 	for len(g.counterRules) < len(g.counters) {
 		g.counterRules = append(g.counterRules, id)
+	}
+	for len(g.connRules) < len(g.conns) {
+		g.connRules = append(g.connRules, id)
 	}
 }

@@ -52,6 +52,9 @@ const (
 	opVLAN                 // lo..hi id of the outermost VLAN tag
 	opPCP                  // lo..hi priority of it
 	opText                 // texts[a] in bytes lo to hi of the datagram
+	opHashlimit            // within the rate of hashes[a]
+	opRecent               // recents[a]
+	opConnlimit            // more than b connections in conns[a]
 )
 
 // pred is one condition of a rule. All conditions of a rule must hold.
@@ -70,6 +73,7 @@ const (
 	no    outcome = iota
 	yes           // also the answer of a rule all of whose conditions hold
 	short         // the packet lacks the header that was asked for: xtables drops it on the spot
+	full          // what the rule remembers has no room for the packet's address: the same
 )
 
 func answer(b bool) outcome {
@@ -83,7 +87,7 @@ func answer(b bool) outcome {
 // long as the connection's mark stays what it is: the packet's own begins at 0 and is what the rules before made of it.
 func (o op) volatile(proto uint8) bool {
 	switch o {
-	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText:
+	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText, opHashlimit, opRecent, opConnlimit:
 		return true
 	case opHeader, opMulti, opSport, opDport:
 		return !keyed(proto)
@@ -233,6 +237,21 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		}
 	case opLimit:
 		ok = g.buckets[q.a].take(c.Now)
+	case opHashlimit:
+		o := g.hashes[q.a].take(p, c.Now, c.looking)
+		if o > yes {
+			return o
+		}
+		ok = o == yes
+	case opRecent:
+		x := &g.recents[q.a]
+		return x.list.match(x.rule, p, c.Now/1e6, x.forwarded, c.looking)
+	case opConnlimit:
+		n := g.conns[q.a].count(p, c, c.looking)
+		if n == 0 {
+			return full
+		}
+		ok = n > uint64(q.b)
 	case opNth:
 		ok = g.counters[q.a].next()
 	case opRandom:

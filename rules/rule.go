@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -370,6 +371,11 @@ func (rp *ruleParser) finish() {
 	if rp.p.table.Name == "raw" {
 		rp.finishRaw()
 	}
+	for _, m := range r.Matches {
+		if x, ok := m.(interface{ forFamily(Family) }); ok {
+			x.forFamily(r.Family)
+		}
+	}
 }
 
 // restrict says that the rule is for family f only because of what stands at col.
@@ -423,7 +429,29 @@ func (rp *ruleParser) expand() []*Rule {
 		for _, d := range dsts {
 			r := rp.rule
 			r.Src, r.Dst = s, d
+			if len(out) > 0 {
+				r.Matches = ownState(r.Matches)
+			}
 			out = append(out, &r)
+		}
+	}
+	return out
+}
+
+// ownState returns matches for another rule of the same line: those that have a state, which is each rule's own, are copies.
+func ownState(matches []Match) []Match {
+	out := slices.Clone(matches)
+	for i, m := range out {
+		switch m := m.(type) {
+		case *LimitMatch:
+			c := *m
+			out[i] = &c
+		case *StatisticMatch:
+			c := *m
+			out[i] = &c
+		case *ConnlimitMatch:
+			c := *m
+			out[i] = &c
 		}
 	}
 	return out

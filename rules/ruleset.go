@@ -14,6 +14,14 @@ type Options struct {
 	// policy of the protocols that connection tracking has no tracker for.
 	Timeouts map[string]uint8
 
+	// RecentList is how many addresses a list of -m recent holds (ip_list_tot); 0: DefaultRecentList. RecentTimes is how many
+	// times of each it keeps at least (ip_pkt_list_tot); 0: as many as the rules' hit counts ask for, or 32.
+	RecentList, RecentTimes uint32
+
+	// Connections is for how many connections each -m connlimit has room, at most 2³²-2: the maximum of the caller's table.
+	// A rule that has none left drops, as Linux does without memory. 0: 262144.
+	Connections int
+
 	// What the caller can do. Without, a rule that asks for it is an error (Clock), or does less, with a warning.
 	Clock   bool // it sets Context.Now: -m limit
 	Rejects bool // it answers packets for which Reject is not RejectNone: -j REJECT
@@ -32,6 +40,7 @@ type Ruleset struct {
 	long        bool              // packets pass more than filter's FORWARD, or rules change something
 	assign      []uint32          // by RuleID, as far as there are any: what the rule gives, as Early.Assign
 	assignments []*CTTarget
+	memory      memory
 	needs       Needs
 	opt         Options
 	patches     int // changes of one rule since everything was compiled
@@ -43,9 +52,10 @@ type RuleID uint32
 
 // The identities behind the rules, added to the number of rules.
 const (
-	idPolicy = 0        // policies of the base chains, by place
-	idShort  = programs // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
-	idExtra  = idShort + 1
+	idPolicy = 0           // policies of the base chains, by place
+	idShort  = programs    // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
+	idFull   = idShort + 1 // what a match remembers has no room for the packet's address: dropped likewise
+	idExtra  = idFull + 1
 )
 
 // Info describes one rule of a rule set, for listings.
@@ -79,6 +89,7 @@ const (
 	NeedConnMark
 	NeedNow
 	WritesConnMark // not a need: rules may change Context.ConnMark
+	NeedTickets    // Held, Taken and Status, and that who has them calls Release
 )
 
 // Context is what the packet's connection adds to the packet. Match keeps nothing of it. It writes Mark and ConnMark as
@@ -94,6 +105,12 @@ type Context struct {
 	ConnMark uint32 // NeedConnMark; of the connection
 	MTU      uint32 // the lesser of both ports', for -j TCPMSS --clamp-mss-to-pmtu; 0 when it is not known: nothing is clamped
 	Now      int64  // NeedNow; nanoseconds since some origin, the same for all matchers of a rule set; may wrap
+
+	// NeedTickets: what the connection is counted by (-m connlimit), and room for MaxTickets, to which Match appends what it is
+	// counted by from now on. The caller ties these to the connection, or hands them back to Ruleset.Release.
+	Held, Taken []Ticket
+
+	looking bool // Explain asks: nothing is to change
 }
 
 // Verdict is what becomes of a packet.
@@ -155,6 +172,8 @@ func (rs *Ruleset) RuleName(id RuleID) string {
 		return baseTable[k/2].table + " " + baseTable[k/2].chain + " policy"
 	case k == idShort:
 		return "short header"
+	case k == idFull:
+		return "no room"
 	}
 	return "?"
 }
@@ -194,6 +213,10 @@ type program struct {
 	// The rules that buckets and counters belong to, see Adopt.
 	bucketRules, counterRules []RuleID
 	texts                     []*text
+	hashes                    []*hashTable // shared by all matchers, as what follows
+	recents                   []recentRule
+	conns                     []*connCounts
+	connRules                 []RuleID // that conns belong to
 	effects                   []effect
 	strips                    [][8]uint32 // sets of TCP options, by kind
 	policy                    Verdict
