@@ -22,7 +22,7 @@ func newRuleFile(name string, src []byte) (*ruleFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	rs, err := rules.Compile([]*rules.File{f}, rules.Options{})
+	rs, err := rules.Compile([]*rules.File{f}, rules.Options{Clock: true})
 	if err != nil {
 		return nil, err
 	}
