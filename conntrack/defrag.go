@@ -252,25 +252,23 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 		word := binary.BigEndian.Uint16(p.Frame[p.FragHdr+2:])
 		data, off, last = p.FragHdr+8, uint32(word&^7), word&1 == 0
 		end := off + p.End - data
-		waits := d.lookup(d.identify(p), now)
 		switch {
-		case off == 0 && truncated(p):
-			waits = 0 // let through before the rest is looked at
+		case off == 0 && truncated(p): // let through before the rest is looked at
+			d.counters.Passed++
+			return Passed
 		case !last && end&7 != 0 && end > 65535:
 			return d.refuse(f, DefragTooLong)
 		case !last && end&7 != 0:
 			// RFC 8200 section 4.5 wants a Parameter Problem from the receiver, so the fragment has to get there. It
 			// ends its datagram.
-			if waits != 0 {
+			if waits := d.lookup(d.identify(p), now); waits != 0 {
 				d.abandon(waits, DefragEnd)
 			}
-			waits = 0
-		}
-		if waits == 0 {
 			d.counters.Passed++
 			return Passed
 		}
-		// An atomic fragment, whose identification is that of a datagram that waits: Linux takes it for a part of that.
+		// An atomic fragment (RFC 6946) is a datagram by itself, judged without its fragment header, or a part of one that
+		// waits and has its identification (nf_ct_frag6_queue).
 	}
 	if family := int(p.Family-4) / 2; d.memory[family] > d.bound(family) || d.freeHeld == 0 {
 		return d.refuse(f, DefragMemory)

@@ -244,7 +244,7 @@ func (e *Engine) populate() {
 	if n <= populateAbove {
 		return
 	}
-	e.populating.Go(func() {
+	e.beside.Go(func() {
 		for _, w := range e.workers {
 			w.table.Populate(n)
 		}

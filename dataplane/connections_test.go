@@ -230,7 +230,7 @@ func TestZoneByVLAN(t *testing.T) {
 func TestPopulate(t *testing.T) {
 	r := newRig(t, 1, acceptNew, nil)
 	r.e.SetMax(populateAbove + 1000)
-	r.e.populating.Wait()
+	r.e.beside.Wait()
 	r.connect(10)
 }
 

@@ -84,6 +84,10 @@ type Config struct {
 	Clock  func() int64               // ns, monotonic; nil: CLOCK_MONOTONIC
 	Notify func(Event)                // called by the control goroutine only; nil: nobody listens
 
+	// Log is called with what LOG and NFLOG rules tell, in the order of each worker, by one goroutine of the engine's, or
+	// by Step's caller. It may keep nothing of the slice. nil: nobody listens.
+	Log func([]Logged)
+
 	// Record keeps the result of every frame of a step in Worker.Results. It allocates, and is for replay and tests.
 	Record bool
 }
@@ -100,10 +104,12 @@ type Engine struct {
 	clock    func() int64
 	origin   int64 // the clock's value at tick 0
 	notify   func(Event)
+	log      func([]Logged)
+	logged   []Logged // room for log
 	stop     atomic.Bool
 
-	populating sync.WaitGroup // memory being made ready
-	listeners  listeners[conntrack.Event]
+	beside    sync.WaitGroup // goroutines beside the workers: memory being made ready, the log
+	listeners listeners[conntrack.Event]
 
 	expectListeners        listeners[conntrack.ExpectEvent]
 	expectTold, expectLost atomic.Uint64 // events of expectations given to listeners, and lost to them
@@ -164,6 +170,7 @@ func New(c Config) (*Engine, error) {
 		clock:    c.Clock,
 		origin:   c.Clock(),
 		notify:   c.Notify,
+		log:      c.Log,
 		done:     make(chan struct{}),
 		ruleset:  c.Ruleset,
 		epoch:    1,
@@ -183,6 +190,12 @@ func New(c Config) (*Engine, error) {
 		e.workers = append(e.workers, w)
 	}
 	connect(e.workers, c.Burst)
+	if e.log != nil {
+		e.logged = make([]Logged, 64)
+		for _, w := range e.workers {
+			w.logs.ring = ring.NewSPSC[Logged](logRing)
+		}
+	}
 	return e, nil
 }
 
@@ -262,6 +275,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Unlock()
 	e.populate()
 
+	if e.log != nil {
+		e.beside.Go(e.listenLogs)
+	}
 	failed := make(chan error, len(e.workers))
 	for _, w := range e.workers {
 		go func() { failed <- e.run(w) }()
@@ -288,7 +304,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // Close frees the connection tables. The engine must not be running, and none of its methods be called afterwards.
 func (e *Engine) Close() error {
-	e.populating.Wait()
+	e.beside.Wait()
 	var err error
 	for _, w := range e.workers {
 		err = errors.Join(err, w.table.Close())
@@ -306,6 +322,9 @@ func (e *Engine) Step(now conntrack.Tick) (int, error) {
 			return total, fmt.Errorf("worker %d: %w", w.id, err)
 		}
 		total += n
+	}
+	if e.log != nil {
+		e.drainLogs()
 	}
 	return total, nil
 }

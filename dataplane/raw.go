@@ -68,6 +68,9 @@ func (w *Worker) preroute(p *packet.Packet, now conntrack.Tick) rules.Early {
 	if e.Mark != 0 {
 		p.Flags |= packet.Marked
 	}
+	if passed := w.matcher.Logged(); len(passed) != 0 {
+		w.log(p, passed, false, now)
+	}
 	if e.Assign != 0 {
 		switch t := w.raw.give[e.Assign-1]; {
 		case t.NoTrack:

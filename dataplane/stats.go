@@ -29,6 +29,9 @@ type Counters struct {
 	// each event counts once for every listener.
 	EventsTold, EventsLost uint64
 
+	Logged  uint64 // packets told of by LOG and NFLOG rules, once for each rule
+	LogLost uint64 // of which nobody could be told, because too many came at once
+
 	Loops  uint64 // turns of the worker's loop
 	Busy   uint64 // turns that found at least one frame
 	Sleeps uint64 // times the worker slept for lack of frames
@@ -94,6 +97,8 @@ func (s *Stats) Total() Counters {
 		t.Answered += c.Answered
 		t.EventsTold += c.EventsTold
 		t.EventsLost += c.EventsLost
+		t.Logged += c.Logged
+		t.LogLost += c.LogLost
 		t.Loops += c.Loops
 		t.Busy += c.Busy
 		t.Sleeps += c.Sleeps

@@ -42,6 +42,8 @@ type Worker struct {
 	answers [packet.Ports][]packet.Frame
 	fresh   [1]packet.Frame // room for Wire.Alloc
 
+	logs logs // what LOG and NFLOG rules tell
+
 	commands chan func()    // from control, run between bursts
 	now      conntrack.Tick // of the last turn
 	seen     conntrack.Tick // the latest that since was asked for
@@ -255,6 +257,9 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 			w.table.SetMark(&conn, w.context.ConnMark)
 		}
 		r.Rule = m.Rule
+		if passed := w.matcher.Logged(); len(passed) != 0 {
+			w.log(p, passed, true, now)
+		}
 		if m.Verdict != rules.Accept {
 			why = DropRule
 		}

@@ -24,7 +24,7 @@ type Matcher struct {
 	direct   uint32    // nodes 1..direct are paths of one RuleID
 	nodes    []node    // nodes above direct
 	slots    []uint32  // hash table over nodes, open addressing: node numbers, 0 free
-	logged   [maxLogged]RuleID
+	logged   [maxLogged]Logged
 	nLogged  int
 }
 
@@ -78,16 +78,22 @@ func (rs *Ruleset) NewMatcher() *Matcher {
 // maxLogged is how many LOG rules of one packet are told; rule sets log a packet once or twice.
 const maxLogged = 8
 
-func (m *Matcher) log(id RuleID) {
+// Logged is a LOG or NFLOG rule that a packet passed, with what the packet's mark was there.
+type Logged struct {
+	Rule RuleID
+	Mark uint32
+}
+
+func (m *Matcher) log(id RuleID, mark uint32) {
 	if m.nLogged < maxLogged {
-		m.logged[m.nLogged] = id
+		m.logged[m.nLogged] = Logged{id, mark}
 		m.nLogged++
 	}
 }
 
 // Logged returns the LOG and NFLOG rules that the packet last matched passed, in order, at most eight. It is valid
-// until the next Match, and always empty without Options.Logs.
-func (m *Matcher) Logged() []RuleID { return m.logged[:m.nLogged] }
+// until the next Match or Raw, and always empty without Options.Logs.
+func (m *Matcher) Logged() []Logged { return m.logged[:m.nLogged] }
 
 // Ruleset returns the rule set that the matcher judges by.
 func (m *Matcher) Ruleset() *Ruleset { return m.rs }
@@ -268,7 +274,7 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 		case VerbLog:
 			if w.m.rs.opt.Logs {
 				w.cacheable = false
-				w.m.log(r.id)
+				w.m.log(r.id, c.Mark)
 			}
 		case VerbEffect:
 			if !w.apply(&g.effects[r.arg], p, c) {

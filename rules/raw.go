@@ -27,6 +27,7 @@ func (rs *Ruleset) Assignments() []*CTTarget { return rs.assignments }
 // before, NF_IP_PRI_RAW_BEFORE_DEFRAG aside). It counts the packet at once. Of c it looks at Now and the like; State must
 // be Invalid, which is what the packet is as long as nobody has tracked it. It allocates nothing.
 func (m *Matcher) Raw(p *packet.Packet, c *Context) Early {
+	m.nLogged = 0
 	f := rawPlace
 	if p.Family == 6 {
 		f++

@@ -101,6 +101,7 @@ func firewall(ctx context.Context, c *config.Config, warnings []string, load fun
 			}
 			log.Warn(e.String())
 		},
+		Log:     func(level slog.Level, text string) { log.Log(context.Background(), level, text) },
 		Changed: func(c *config.Config) { setLevel(level, c) },
 	})
 	if err != nil {

@@ -60,6 +60,7 @@ func printStats(w io.Writer, s *control.Stats, all bool) error {
 		{"connections", fmt.Sprintf("%d of at most %d, in %d buckets", s.Entries, s.Max, t.Buckets)},
 		{"expected", fmt.Sprintf("%d of at most %d, %s", s.Expect.Entries, s.Expect.Max, pairs(s.Expect.Counters, all))},
 		{"events", fmt.Sprintf("told %d, lost %d; expected connections: told %d, lost %d; listeners %d", t.Events.Told, t.Events.Lost, s.Expect.Events.Told, s.Expect.Events.Lost, s.Listeners)},
+		{"logged", fmt.Sprintf("%d, lost %d", t.Logged, t.LogLost)},
 		{"conntrack", pairs(t.Conntrack, all)},
 		{"invalid", pairs(t.Invalid, all)},
 		{"passed", pairs(t.Passed, all)},

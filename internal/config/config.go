@@ -46,6 +46,12 @@ type Config struct {
 	LogLevel      string // debug, info, warn or error
 	LogFormat     string // text or json
 
+	LogHistory      int    // entries of the packet log in memory
+	LogRate         int    // lines of LOG rules a second in the process's log
+	LogCapture      string // path of the packet log's captures; "" = none
+	LogCaptureSize  int    // MiB of each
+	LogCaptureFiles int    // how many
+
 	tracking *conntrack.Settings // every nf_conntrack_* but the two above
 
 	places map[string]Place // of every value that is not a default

@@ -33,6 +33,8 @@ const (
 	maxEntries = 1 << 30
 	// maxBuckets are 4 GiB; each has a cache line.
 	maxBuckets = 1 << 26
+	// maxLogHistory are 128 MiB at 2 KiB a packet; maxLogRate is more than any reader of a log can want.
+	maxLogHistory, maxLogRate = 1 << 16, 1000000
 )
 
 // Table returns all rows in the order of the documentation. The caller must not change them.
@@ -110,6 +112,16 @@ var table = sync.OnceValue(func() []Setting {
 			func(c *Config) *string { return &c.LogLevel }, "debug", "info", "warn", "error"),
 		choice("log-format", "Operation", "text", Restart, "form of the log on standard error",
 			func(c *Config) *string { return &c.LogFormat }, "text", "json"),
+		number("log-history", groupLog, "1024", 1, maxLogHistory, "packets", Restart, "packets of LOG and NFLOG rules that are kept in memory for `corewire log`, up to 2 KiB each",
+			func(c *Config) *int { return &c.LogHistory }),
+		number("log-rate", groupLog, "100", 0, maxLogRate, "lines", Live, "most lines of LOG rules that go to the log on standard error in a second; what is above is counted; 0 = none",
+			func(c *Config) *int { return &c.LogRate }),
+		text("log-capture", groupLog, "", "a path", Restart, "pcapng files that packets of LOG and NFLOG rules are written to, in turn, with a number before the extension (log.pcapng: log-0.pcapng, log-1.pcapng, …); empty = none",
+			func(c *Config) *string { return &c.LogCapture }),
+		number("log-capture-size", groupLog, "16", 1, 1<<20, "MiB", Restart, "size after which the next file of log-capture begins",
+			func(c *Config) *int { return &c.LogCaptureSize }),
+		number("log-capture-files", groupLog, "8", 1, 10000, "", Restart, "how many files log-capture has before the oldest is overwritten",
+			func(c *Config) *int { return &c.LogCaptureFiles }),
 	)
 	return rows
 })
@@ -226,6 +238,7 @@ const noMaximum = math.MaxInt64
 // Groups of settings that Judges knows.
 const (
 	groupRules    = "Rules"
+	groupLog      = "Packet log"
 	groupTracking = "Connection tracking"
 	groupNonIP    = "Frames that are not IP"
 )

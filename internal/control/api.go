@@ -21,6 +21,7 @@ const (
 	pathExpecting = "/v1/expect/events"    // GET with a Filter: as pathEvents
 	pathCount     = "/v1/conntrack/count"  // GET: Count
 	pathTrackers  = "/v1/conntrack/stats"  // GET: []TrackerStats
+	pathLog       = "/v1/log"              // GET with a LogFilter as query: a stream of lines, JSON objects, or a capture
 	pathRules     = "/v1/rules"            // GET: []RuleCount
 	pathReload    = "/v1/reload"           // POST: Reloaded
 	pathConfig    = "/v1/config"           // GET: []config.Value; PATCH with name → text: []config.Change
@@ -32,6 +33,7 @@ const (
 	typeJSONLines = "application/x-ndjson"
 	typeXML       = "application/xml; charset=utf-8"
 	typeHandover  = "application/octet-stream"
+	typeCapture   = "application/x-pcapng"
 )
 
 // Error is the body of an answer with an error status.
@@ -116,6 +118,8 @@ type Counters struct {
 	Classes   map[string]uint64       `json:"classes"`   // frames, by link-layer class
 	Cached    uint64                  `json:"cached"`    // packets decided by a cached verdict
 	Matched   uint64                  `json:"matched"`   // packets decided by walking the rules
+	Logged    uint64                  `json:"logged"`    // packets told of by LOG and NFLOG rules, once for each rule
+	LogLost   uint64                  `json:"log_lost"`  // of which nobody could be told, because too many came at once
 	Handed    uint64                  `json:"handed"`    // frames handed to other workers
 	Taken     uint64                  `json:"taken"`     // frames taken over from other workers
 	Answered  uint64                  `json:"answered"`  // frames that REJECT rules sent back

@@ -200,7 +200,47 @@ func (c *Client) ExpectEvents(ctx context.Context, f Filter, w io.Writer, lost f
 }
 
 func (c *Client) follow(ctx context.Context, path string, f Filter, w io.Writer, lost func(uint64)) (int, error) {
-	n, err := c.lines(ctx, http.MethodGet, path, f.query(), w, func(line []byte) bool {
+	n, err := c.lines(ctx, http.MethodGet, path, f.query(), w, lostNote(lost))
+	if ctx.Err() != nil {
+		err = nil // it was asked to end
+	}
+	return n, err
+}
+
+// Log writes the packet log, as far as f lets it through, to w as it comes, until it is at its end or, following, until
+// ctx or the firewall ends. lost is called with the number of entries that were missed so far, whenever it grows.
+func (c *Client) Log(ctx context.Context, f LogFilter, w io.Writer, lost func(uint64)) error {
+	var err error
+	if f.Format == FormatCapture {
+		err = c.copy(ctx, pathLog, f.query(), w)
+	} else {
+		_, err = c.lines(ctx, http.MethodGet, pathLog, f.query(), w, lostNote(lost))
+	}
+	if ctx.Err() != nil {
+		err = nil // it was asked to end
+	}
+	return err
+}
+
+// copy writes an answer that is not of lines to w as it comes.
+func (c *Client) copy(ctx context.Context, path string, q url.Values, w io.Writer) error {
+	response, err := c.do(ctx, http.MethodGet, path, q, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(w, response.Body); err != nil {
+		return fmt.Errorf("read the firewall's answer: %w", err)
+	}
+	if message := response.Trailer.Get(trailerError); message != "" {
+		return errors.New(message)
+	}
+	return nil
+}
+
+// lostNote takes the lines that say how many were missed.
+func lostNote(lost func(uint64)) func([]byte) bool {
+	return func(line []byte) bool {
 		text, ok := strings.CutPrefix(string(line), lostPrefix)
 		if !ok {
 			return false
@@ -209,11 +249,7 @@ func (c *Client) follow(ctx context.Context, path string, f Filter, w io.Writer,
 			lost(count)
 		}
 		return true
-	})
-	if ctx.Err() != nil {
-		err = nil // it was asked to end
 	}
-	return n, err
 }
 
 // Zero writes the connections that f lets through to w like Connections, and sets their counters to zero.
@@ -239,18 +275,7 @@ func (c *Client) FlushExpectations(ctx context.Context) (int, error) {
 
 // Export writes all connections to w for another process to take over.
 func (c *Client) Export(ctx context.Context, w io.Writer) error {
-	response, err := c.do(ctx, http.MethodGet, pathExport, nil, nil)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if _, err := io.Copy(w, response.Body); err != nil {
-		return fmt.Errorf("read the firewall's connections: %w", err)
-	}
-	if message := response.Trailer.Get(trailerError); message != "" {
-		return errors.New(message)
-	}
-	return nil
+	return c.copy(ctx, pathExport, nil, w)
 }
 
 // Import has the firewall take over the connections that Export has written, all or none.

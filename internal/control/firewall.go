@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type Options struct {
 	Version string                         // of the program, for status and metrics
 	Load    func() (*config.Config, error) // reads the settings again for Reload; nil: they stay, only rule files are read again
 	Notify  func(dataplane.Event)          // what the operator should know; called by one goroutine; nil: nobody
+	Log     func(slog.Level, string)       // lines of LOG rules, and what goes wrong with the packet log; called by one goroutine; nil: nobody
 	Changed func(*config.Config)           // called after settings have changed in the running firewall; nil: nobody
 }
 
@@ -31,6 +33,7 @@ type Firewall struct {
 	link    link // nil over wires that are no interfaces
 	options Options
 	started time.Time
+	logbook *logbook
 	memory  uint64 // bytes of the machine, for limits that follow from it
 
 	change  sync.Mutex // one change at a time
@@ -85,16 +88,20 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 	f := &Firewall{link: l, options: o, started: time.Now(), memory: memory}
 	f.config.Store(c)
 	setup := c.Engine(rs, memory)
-	setup.Wires, setup.Notify = wires, o.Notify
-	if setup.CPUs, err = c.Pin(len(wires)); err != nil {
+	if f.logbook, err = newLogbook(c, o.Log); err != nil {
 		return nil, err
+	}
+	setup.Wires, setup.Notify, setup.Log = wires, o.Notify, f.logbook.take
+	if setup.CPUs, err = c.Pin(len(wires)); err != nil {
+		return nil, errors.Join(err, f.logbook.close())
 	}
 	if l != nil {
 		setup.Beat = l.Beat
 	}
 	if f.engine, err = dataplane.New(setup); err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.logbook.close())
 	}
+	f.logbook.engine.Store(f.engine)
 	return f, nil
 }
 
@@ -110,7 +117,7 @@ func (f *Firewall) Run(ctx context.Context) error {
 // Close detaches from the interfaces, restores their settings and frees the connections. Run must have returned. After
 // a panic the XDP program stays attached, so that the fail mode holds, until `corewire release` or the next start.
 func (f *Firewall) Close() error {
-	err := f.engine.Close()
+	err := errors.Join(f.engine.Close(), f.logbook.close())
 	if f.link == nil {
 		return err
 	}
@@ -290,6 +297,7 @@ func (f *Firewall) apply(ctx context.Context, from, to *config.Config, rs *rules
 	if most := to.Limit(f.memory); most != f.Count().Max {
 		f.engine.SetMax(most)
 	}
+	f.logbook.rate.Store(int64(to.LogRate))
 	f.config.Store(to)
 	if f.options.Changed != nil {
 		f.options.Changed(to)

@@ -32,6 +32,7 @@ type collector struct {
 	passed, buckets, answered, largest *prometheus.Desc
 	expected, mostExpected, expect     *prometheus.Desc
 	events, expectEvents, listeners    *prometheus.Desc
+	logged                             *prometheus.Desc
 }
 
 func newCollector(f *Firewall) *collector {
@@ -53,6 +54,7 @@ func newCollector(f *Firewall) *collector {
 		most:        d("conntrack_max", "Maximum of tracked connections over all workers."),
 		trackers:    d("conntrack_stat_total", "Counters of connection tracking by the kernel's names.", "worker", "stat"),
 		invalid:     d("conntrack_invalid_total", "INVALID packets by the check that failed.", "reason"),
+		logged:      d("logged_total", "Packets of LOG and NFLOG rules, once for each rule: told, and lost because too many came at once.", "outcome"),
 		handoffs:    d("handoff_frames_total", "Frames handed to other workers, and taken over from them.", "worker", "direction"),
 		turns:       d("worker_turns_total", "Turns of a worker's loop: all, those that found a frame, and those after which it slept.", "worker", "kind"),
 		longest:     d("worker_longest_turn_seconds", "Longest turn of a worker's loop, sleeping excluded.", "worker"),
@@ -154,6 +156,8 @@ func (c *collector) counters(s *Stats, count func(*prometheus.Desc, uint64, ...s
 	each(t.Fragments, func(o string, n uint64) { count(c.fragments, n, o) })
 	count(c.decisions, t.Cached, "cached")
 	count(c.decisions, t.Matched, "matched")
+	count(c.logged, t.Logged, "told")
+	count(c.logged, t.LogLost, "lost")
 	gauge(c.most, float64(s.Max))
 	for i := range s.Workers {
 		w, id := &s.Workers[i], strconv.Itoa(i)

@@ -223,6 +223,7 @@ func (f *Firewall) routes() *http.ServeMux {
 	mux.HandleFunc("POST "+pathDelete, f.serveDelete)
 	mux.HandleFunc("POST "+pathUpdate, f.serveUpdate)
 	mux.HandleFunc("GET "+pathEvents, f.serveEvents)
+	mux.HandleFunc("GET "+pathLog, f.serveLog)
 	mux.HandleFunc("GET "+pathExport, f.serveExport)
 	mux.HandleFunc("POST "+pathImport, f.serveImport)
 	mux.HandleFunc("POST "+pathZero, f.serveZero)

@@ -42,7 +42,7 @@ func newCounters(w *dataplane.WorkerStats) Counters {
 	c := &w.Counters
 	out := Counters{
 		Ports: map[string]PortCounters{}, Verdicts: map[string]uint64{}, Drops: map[string]uint64{}, States: map[string]uint64{}, Classes: map[string]uint64{},
-		Cached: c.Cached, Matched: c.Matched, Handed: c.Handed, Taken: c.Taken, Loops: c.Loops, Busy: c.Busy, Sleeps: c.Sleeps,
+		Cached: c.Cached, Matched: c.Matched, Logged: c.Logged, LogLost: c.LogLost, Handed: c.Handed, Taken: c.Taken, Loops: c.Loops, Busy: c.Busy, Sleeps: c.Sleeps,
 		MaxBurst: c.MaxBurst, MaxTurn: c.MaxTurn, Answered: c.Answered, Events: EventCounters{c.EventsTold, c.EventsLost},
 		Entries: w.Entries, Buckets: w.Buckets, Held: w.Held,
 		Conntrack: trackerCounters(&w.Conntrack),
