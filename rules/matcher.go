@@ -137,16 +137,23 @@ func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	if m.rs.long {
 		return m.matchLong(p, c)
 	}
-	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked}
+	place := filterPlace
 	if p.Family == 6 {
-		w.g, w.policy = &m.rs.prog[filterPlace+1], m.rs.policyID(filterPlace+1)
-	} else {
-		w.g, w.policy = &m.rs.prog[filterPlace], m.rs.policyID(filterPlace)
+		place++
 	}
-	w.h.fill(p, c)
+	g, policy := &m.rs.prog[place], m.rs.policyID(place)
+	var h header
+	h.fill(p, c)
+	cacheable := p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked
 	if !keyed(p.Proto) && wholeLength(p.Proto) > 0 {
-		w.cacheable = false // rules may ask for ports, which differ from packet to packet
+		cacheable = false // rules may ask for ports, which differ from packet to packet
 	}
+	if h.whole {
+		if v, id, ok := m.decide(g, policy, &h); ok {
+			return Result{Verdict: v, Cacheable: cacheable, Rule: id, Trace: (uint32(id)+1)<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
+		}
+	}
+	w := walk{h: h, m: m, g: g, policy: policy, bytes: uint32(p.End - p.L3), cacheable: cacheable}
 	v, id := w.run(p, c)
 	if w.full {
 		return Result{Verdict: v, Rule: id}

@@ -33,6 +33,9 @@
 // rules.Compile (and, apart, parsing the text); the peer's is from its last start-up line to its log of the structure done, which
 // has reading the rules in it.
 //
+// The counts a lookup are free of noise: trees, nodes visited, entries compared, distinct cache lines of 64 bytes read, over the
+// first 16,384 headers, as Ruleset.Work counts them.
+//
 // Exit status: 0 after a complete measurement (a set or a peer that is missing on this machine is named), 1 on an error or when
 // the two sides name different rules, 2 for a wrong command line.
 package main

@@ -145,6 +145,10 @@ func (o *options) set(w io.Writer, name, tool string) (bool, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	fmt.Fprintf(w, "\n%s: %d rules; %.3f MB, %.0f B a rule\n", name, len(set), float64(size)/1e6, float64(size)/float64(len(set)))
 
+	work, n := our.work()
+	each := func(v int) float64 { return float64(v) / float64(n) }
+	fmt.Fprintf(w, "  a lookup: %.1f trees, %.2f nodes, %.2f entries, %.2f cache lines\n", each(work.Trees), each(work.Nodes), each(work.Entries), each(work.Lines))
+
 	same := true
 	var p *peer
 	if tool != "" {
