@@ -22,12 +22,13 @@ var rooms = map[string][]string{
 	"internal/packet/packettest": {"internal/packet"},
 	"ring":                       {"internal/packet", "ring"},
 	"conntrack":                  {"internal/packet"},
-	"rules":                      {"internal/packet"},
-	"dataplane":                  {"internal/packet", "ring", "conntrack", "rules"},
-	"internal/config":            {"internal/packet", "conntrack", "dataplane", "ring", "rules"},
+	"internal/ipset":             {"internal/packet"},
+	"rules":                      {"internal/packet", "internal/ipset"},
+	"dataplane":                  {"internal/packet", "internal/ipset", "ring", "conntrack", "rules"},
+	"internal/config":            {"internal/packet", "internal/ipset", "conntrack", "dataplane", "ring", "rules"},
 	"internal/packetlog":         {"internal/packet"},
-	"internal/control":           {"internal/packet", "internal/packetlog", "internal/config", "conntrack", "dataplane", "ring", "rules"},
-	"internal/replay":            {"internal/packet", "conntrack", "dataplane", "ring", "rules"},
+	"internal/control":           {"internal/packet", "internal/ipset", "internal/packetlog", "internal/config", "conntrack", "dataplane", "ring", "rules"},
+	"internal/replay":            {"internal/packet", "internal/ipset", "conntrack", "dataplane", "ring", "rules"},
 	"internal/arch":              {},
 	"cmd":                        {"*"},
 	"tools":                      {"*"},
@@ -39,6 +40,7 @@ var forbidden = []struct{ pkg, imp, why string }{
 	{"internal/packet", "os", "it parses bytes"},
 	{"internal/packet", "net", "it parses bytes; net/netip has the address type"},
 	{"conntrack", "os", "it tracks what it is given"},
+	{"internal/ipset", "os", "the caller reads files and gives the text"},
 	{"rules", "os", "the caller reads files and gives the text"},
 	{"dataplane", "os", "files belong to cmd"},
 	{"dataplane", "net/http", "the management API is internal/control"},
@@ -53,7 +55,7 @@ var forbidden = []struct{ pkg, imp, why string }{
 }
 
 // timeless packages never ask the time: the caller reads its clock once a burst, so captures replay in their own time.
-var timeless = []string{"internal/packet", "conntrack", "rules"}
+var timeless = []string{"internal/packet", "internal/ipset", "conntrack", "rules"}
 
 type file struct {
 	path, pkg string // relative to the root; pkg is the directory
