@@ -116,6 +116,7 @@ func (s *Set) putBit(f *fields, x *extras, now Tick) result {
 			}
 			atomic.StoreUint64(&b.mac[id], f.mac|macFilled)
 			s.write(b.extra(s, id), x)
+			s.remarkBit(id, x)
 			return done
 		case !b.late(id, now) && !x.exist:
 			return errExist
@@ -149,21 +150,28 @@ func (s *Set) putBit(f *fields, x *extras, now Tick) result {
 	} else if !x.frame || !there {
 		clearBit(b.loaded, id)
 	}
-	if !x.frame {
-		delete(s.notes, id)
-		clearBit(b.noted, id)
-		if s.spec.Comment && x.comment != "" {
-			if s.notes == nil {
-				s.notes = make(map[uint64]note)
-			}
-			s.notes[id] = note{text: x.comment}
-			setBit(b.noted, id)
-		}
-	}
+	s.remarkBit(id, x)
 	if setBit(b.member, id) {
 		s.count.Add(1)
 	}
 	return done
+}
+
+// remarkBit sets or clears an element's comment, unless a packet gives the rest.
+func (s *Set) remarkBit(id uint64, x *extras) {
+	if x.frame || !s.spec.Comment {
+		return
+	}
+	delete(s.notes, id)
+	clearBit(s.bitmap.noted, id)
+	if x.comment == "" {
+		return
+	}
+	if s.notes == nil {
+		s.notes = make(map[uint64]note)
+	}
+	s.notes[id] = note{text: x.comment}
+	setBit(s.bitmap.noted, id)
 }
 
 // removeBit deletes an element of a bitmap type, whatever its MAC address.

@@ -81,7 +81,8 @@ func script(r *rand.Rand, k Kind, v6 bool, options string, n int) (create string
 	}
 	create += options
 	for range n {
-		elements = append(elements, randomElement(r, k, v6))
+		// The kernel hashes physdev, and what is in one bucket by chance hides what is in others: the twin tells instead.
+		elements = append(elements, strings.ReplaceAll(randomElement(r, k, v6), "physdev:", ""))
 	}
 	return create, elements
 }
@@ -200,6 +201,9 @@ func TestKernel(t *testing.T) {
 					}
 					if kind == BitmapIPMAC && i%3 == 0 {
 						line, _, _ = strings.Cut(line, ",")
+						if options != "" && strings.HasPrefix(line, "add") {
+							line += " packets 4 bytes 5"
+						}
 					}
 					if reg.Restore("test", []byte(line), false, 0) == nil {
 						good = append(good, line)
@@ -275,7 +279,7 @@ func (k *kernel) probe(t *testing.T, reg *Registry, kind Kind, v6 bool, r *rand.
 	var script bytes.Buffer
 	var asked []string
 	for range n {
-		e := randomElement(r, kind, v6)
+		e := strings.ReplaceAll(randomElement(r, kind, v6), "physdev:", "")
 		if r.IntN(2) == 0 { // networks of one address are asked against all lengths
 			e = hosts(e)
 		}

@@ -237,6 +237,9 @@ func (l *line) parseElement(s *Set, w token, testing bool) (e element) {
 			if rest, ok := strings.CutPrefix(name, "physdev:"); ok {
 				e.physdev, name = true, rest
 			}
+			if strings.ContainsAny(name, "\x00 \t\r\"") {
+				l.fail(p, "Syntax error: '"+clip(name)+"' is no name of an interface", "")
+			}
 			if len(name) > 15 || name == "" { // IFNAMSIZ - 1
 				l.fail(p, "Syntax error: interface name '"+clip(name)+"' is longer than 15 characters", "or it is missing")
 			}
