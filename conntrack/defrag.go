@@ -15,12 +15,14 @@ import (
 //	             by addresses, id, protocol    against the          coverage                    one contiguous copy
 //	             (IPv4), VLAN, port, zone      datagram's end                                   and the frames as they came
 //
-// Stricter than Linux in one point: fragments from different ports or VLANs never make one datagram. Linux' key has
-// neither, so there a host on one side could destroy datagrams of the other by sending overlaps to them.
+// Stricter than Linux unless DefragConfig.AnyOrigin is set: fragments from different ports or VLANs never make one datagram.
+// Linux' key has neither (nf_ct_defrag_user, net/ipv4/netfilter/nf_defrag_ipv4.c: all of a bridge's have one user, and the
+// bridge as the interface), so there a host on one side can destroy datagrams of the other by sending overlaps to them.
 //
-// Memory is bounded in frames and in bytes. At the bound of bytes fragments are refused, as Linux does. At the bound of
-// frames the oldest datagram makes room, so that a stream of first fragments cannot stop everybody else's datagrams
-// for as long as the timeout.
+// Memory is bounded in frames and in bytes. At the bound of bytes, which is Linux' with what a frame takes here, fragments
+// are refused, as Linux does. At the bound of frames the oldest datagram makes room, so that a stream of first fragments
+// cannot stop everybody else's datagrams for as long as the timeout; with Frames above Bytes4 / FrameCost and
+// Bytes6 / FrameCost it is never reached. DatagramFrames, the bound on one datagram, Linux does not have at all.
 //
 // A Defrag belongs to one goroutine. All its memory is allocated by NewDefrag. A frame given to Add belongs to the
 // Defrag until it comes back through Frames or Expire.
@@ -47,13 +49,18 @@ type Defrag struct {
 
 	frames   []packet.Frame // what Frames returns
 	datagram []byte         // what Datagram returns
+	origin   packet.Port    // what Origin returns
 	why      DefragReason
 	counters DefragCounters
 }
 
-// MaxFragments is the most fragments that one datagram may have; with more it is broken. Linux has no such bound. The
-// longest datagram cut for the smallest MTU that IPv6 allows has 54, for an MTU of 296 (dial-up lines) 241.
+// MaxFragments is the most fragments that one datagram may have by default; with more it is broken. Linux has no such bound.
+// The longest datagram cut for the smallest MTU that IPv6 allows has 54, for an MTU of 296 (dial-up lines) 241.
 const MaxFragments = 512
+
+// MostFragments is what DefragConfig.DatagramFrames can be set to at most: as many as the longest datagram can have, cut
+// into 8 bytes each.
+const MostFragments = 8192
 
 // DefragConfig configures a Defrag. Zero fields mean the default.
 type DefragConfig struct {
@@ -64,6 +71,11 @@ type DefragConfig struct {
 	Timeout4  Tick   // ms that an incomplete IPv4 datagram lives; default 30 s (ipfrag_time)
 	Timeout6  Tick   // same for IPv6; default 60 s (nf_conntrack_frag6_timeout)
 	Distance  uint32 // see fragSource; default 64 (ipfrag_max_dist)
+	// DatagramFrames is the most fragments of one datagram, up to MostFragments; default MaxFragments.
+	DatagramFrames int
+	// AnyOrigin takes fragments from any port and VLAN, of any zone, for one datagram, as Linux does. It has the link-layer
+	// header of its fragment at offset 0, and counts as having arrived where that one did.
+	AnyOrigin bool
 	Secret    [packet.HasherSecret]uint64
 	// Secret keys the hash of the datagrams' identities; when it is zero, NewDefrag takes a random one.
 }
@@ -89,7 +101,7 @@ const (
 	DefragTooLong                       // the datagram would be longer than 65535 bytes
 	DefragECN                           // fragments with and without ECN capability are mixed (RFC 3168 section 5.3)
 	DefragMemory                        // the bound on memory is reached
-	DefragTooMany                       // more than MaxFragments
+	DefragTooMany                       // more than DefragConfig.DatagramFrames
 	BrokenReasons                       // number of reasons above: those of Broken; the ones below are Expire's
 
 	DefragTimeout   DefragReason = iota - 1 // the rest of the datagram did not come in time
@@ -163,6 +175,7 @@ type heldFrame struct {
 	size   uint32       // bytes of payload that count
 	next   uint32       // next in its list, or in the free list
 	why    DefragReason // in the list of those given up: why
+	in     packet.Port  // where it arrived
 }
 
 // frameList is a list of fragments in order of arrival.
@@ -195,6 +208,7 @@ func NewDefrag(config DefragConfig) *Defrag {
 	orDefault(&config.Bytes4, 4<<20)
 	orDefault(&config.Bytes6, 4<<20)
 	orDefault(&config.FrameCost, 2048)
+	orDefault(&config.DatagramFrames, MaxFragments)
 	orDefault(&config.Timeout4, 30_000)
 	orDefault(&config.Timeout6, 60_000)
 	orDefault(&config.Distance, 64)
@@ -218,7 +232,7 @@ func NewDefrag(config DefragConfig) *Defrag {
 		cover:    make([]coverage, config.Frames+1),
 		sources:  make([]fragSource, config.Frames+1),
 		held:     make([]heldFrame, 2*config.Frames+1),
-		frames:   make([]packet.Frame, 0, MaxFragments+1),
+		frames:   make([]packet.Frame, 0, config.DatagramFrames+1),
 		datagram: make([]byte, 0, fragDatagramRoom),
 	}
 	for i := len(d.queues) - 1; i > 0; i-- {
@@ -315,7 +329,7 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 		return d.destroy(i, f, DefragOverlap)
 	}
 	q.tail = max(q.tail, end)
-	if q.count == MaxFragments {
+	if int(q.count) == d.config.DatagramFrames {
 		return d.destroy(i, f, DefragTooMany)
 	}
 	for d.waiting == d.config.Frames {
@@ -360,6 +374,9 @@ func (d *Defrag) Frames() []packet.Frame { return d.frames }
 // first fragment, with lengths, fragment fields, ECN and IPv4 header checksum as if it had never been cut, and the
 // payload. It is valid until the next Add.
 func (d *Defrag) Datagram() []byte { return d.datagram }
+
+// Origin returns, after Complete, the port that the datagram's first part came in on.
+func (d *Defrag) Origin() packet.Port { return d.origin }
 
 // Why returns, after Broken, the reason.
 func (d *Defrag) Why() DefragReason { return d.why }
@@ -523,7 +540,7 @@ func (d *Defrag) bound(family int) int {
 }
 
 // SetLimits changes timeouts, thresholds and Distance, between two calls of Add: the fields of limits that are not zero,
-// except Frames, FrameCost and Secret, which stay. As in Linux datagrams under way keep the deadline that they have, and
+// except Frames, FrameCost, DatagramFrames, AnyOrigin and Secret, which stay. As in Linux datagrams under way keep the deadline that they have, and
 // those above a lowered threshold stay; further fragments are refused until there is room.
 func (d *Defrag) SetLimits(limits DefragConfig) {
 	c := &d.config
@@ -552,6 +569,9 @@ func (d *Defrag) identify(p *packet.Packet) fragKey {
 		Key:  packet.Key{A: p.Src, B: p.Dst, APort: uint16(p.IPID >> 16), BPort: uint16(p.IPID), Zone: p.Key.Zone, Family: p.Family},
 		vlan: p.VLAN,
 		in:   p.In,
+	}
+	if d.config.AnyOrigin {
+		k.Zone, k.vlan, k.in = 0, 0, 0
 	}
 	if p.Family == 4 {
 		k.Proto = p.Proto // for IPv6 the protocol is no part of a datagram's identity (RFC 8200 section 4.5)
@@ -701,7 +721,7 @@ func (d *Defrag) hold(i uint32, p *packet.Packet, f packet.Frame, data, off, end
 	q := &d.queues[i]
 	h := d.freeHeld
 	d.freeHeld = d.held[h].next
-	d.held[h] = heldFrame{frame: f, data: data, offset: off, size: end - off}
+	d.held[h] = heldFrame{frame: f, data: data, offset: off, size: end - off, in: p.In}
 	if q.frames.first == 0 {
 		q.frames.first = h
 	} else {
@@ -747,6 +767,7 @@ func (d *Defrag) assemble(i uint32) DefragResult {
 		return d.spoil(i, DefragECN)
 	}
 	head := d.held[q.head].frame.Data
+	d.origin = d.held[q.head].in
 	payload := q.l4 // where the payload goes
 	if q.fragHdr != 0 {
 		payload = q.fragHdr // the fragment header and what might be between it and the payload are left out

@@ -77,6 +77,9 @@ func (d *fragDuel) add(frame []byte, in packet.Port) {
 			d.t.Fatalf("fragment %d: %v, want %v", d.addr, d.store.Why(), want.why)
 		}
 	case Complete:
+		if d.store.Origin() != want.origin {
+			d.t.Fatalf("fragment %d: from %v, want %v", d.addr, d.store.Origin(), want.origin)
+		}
 		if !bytes.Equal(d.store.Datagram(), want.datagram) {
 			d.t.Fatalf("fragment %d: datagram\n%x, want\n%x", d.addr, d.store.Datagram(), want.datagram)
 		}
@@ -233,6 +236,7 @@ func TestDefragTwin(t *testing.T) {
 	seen := map[string]int{}
 	for seed := range rounds {
 		d := newFragDuel(t, 1<<11)
+		d.store.config.AnyOrigin, d.twin.any = seed%2 == 1, seed%2 == 1
 		d.seen = seen
 		d.now = -20_000 // the tick wraps on the way
 		s := &fragSoup{rng: rand.New(rand.NewPCG(uint64(seed), 6))}

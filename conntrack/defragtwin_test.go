@@ -22,6 +22,8 @@ type twinPiece struct {
 	head  []byte // everything before the payload, without an IPv6 fragment header; for IPv6 the next header is right
 	ecn   byte
 	df    bool
+	in    packet.Port
+	l3    int
 }
 
 type twinDatagram struct {
@@ -44,6 +46,7 @@ type twinDefrag struct {
 	list      []*twinDatagram
 	turns     map[string]int // fragments by source, since the source has had datagrams here
 	abandoned []packet.Frame
+	any       bool // DefragConfig.AnyOrigin
 }
 
 // twinDefragAnswer is what became of a fragment.
@@ -52,6 +55,7 @@ type twinDefragAnswer struct {
 	why      DefragReason
 	frames   []packet.Frame
 	datagram []byte
+	origin   packet.Port
 }
 
 func (t *twinDefrag) drop(d *twinDatagram) {
@@ -101,7 +105,10 @@ func (t *twinDefrag) add(f packet.Frame, in packet.Port, now int64) twinDefragAn
 	var p twinPiece
 	var key, source string
 	var more bool
-	p.frame = f
+	p.frame, p.in, p.l3 = f, in, l3
+	if t.any {
+		in, vlan = 0, 0
+	}
 	family := ip[0] >> 4
 	ttl := int64(30_000)
 	if family == 4 {
@@ -264,6 +271,7 @@ func (t *twinDefrag) add(f packet.Frame, in packet.Port, now int64) twinDefragAn
 	for _, p := range d.pieces {
 		copy(out[len(first.head)+p.off:], p.data)
 	}
+	l3 = first.l3
 	ip = out[l3:]
 	if family == 4 {
 		if len(ip) > 65535 {
@@ -287,7 +295,7 @@ func (t *twinDefrag) add(f packet.Frame, in packet.Port, now int64) twinDefragAn
 			ip[1] |= 0x30
 		}
 	}
-	return twinDefragAnswer{result: Complete, frames: d.framesOf(), datagram: out}
+	return twinDefragAnswer{result: Complete, frames: d.framesOf(), datagram: out, origin: first.in}
 }
 
 // setTwinChecksum sets the checksum of an IPv4 header.

@@ -73,8 +73,12 @@ type Config struct {
 	// Secret keys the hash of the table. nil: a random one, which is right everywhere but in tests.
 	Secret *[packet.HasherSecret]uint64
 
-	Zones  Zones                  // what a connection's zone is
-	Tags   Tags                   // how many VLAN tags are looked behind
+	Zones             Zones // what a connection's zone is
+	Tags              Tags  // how many VLAN tags are looked behind
+	Fragments         int   // frames that wait in a worker for the rest of their datagrams, at most; 0: by the worker's chunks
+	DatagramFragments int   // fragments of one datagram, at most, up to conntrack.MostFragments; 0: conntrack.MaxFragments
+	AnyOrigin         bool  // fragments from any port and VLAN make one datagram, as in Linux
+
 	Policy [packet.Classes]Policy // for classes that are not IP; the zero value passes them
 	Burst  int                    // frames per burst, 1 to MaxBurst; 0: DefaultBurst
 	CPUs   []int                  // worker i is pinned to CPUs[i]; workers without an element are not pinned
@@ -135,6 +139,12 @@ func New(c Config) (*Engine, error) {
 	case len(c.CPUs) > len(c.Wires):
 		return nil, fmt.Errorf("new engine: %d cpus for %d workers", len(c.CPUs), len(c.Wires))
 	}
+	if c.Fragments < 0 || c.DatagramFragments < 0 || c.DatagramFragments > conntrack.MostFragments {
+		return nil, fmt.Errorf("new engine: %d fragments, %d of a datagram are out of range (at most %d of a datagram)", c.Fragments, c.DatagramFragments, conntrack.MostFragments)
+	}
+	if c.DatagramFragments == 0 {
+		c.DatagramFragments = conntrack.MaxFragments
+	}
 	if c.Burst == 0 {
 		c.Burst = DefaultBurst
 	}
@@ -189,7 +199,7 @@ func New(c Config) (*Engine, error) {
 		}
 		e.workers = append(e.workers, w)
 	}
-	connect(e.workers, c.Burst)
+	connect(e.workers, &c)
 	if e.log != nil {
 		e.logged = make([]Logged, 64)
 		for _, w := range e.workers {
@@ -205,14 +215,18 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 	if err != nil {
 		return nil, err
 	}
-	// Fragments may keep an eighth of the worker's chunks, but enough for a datagram of the usual size.
+	// Fragments may keep an eighth of the worker's chunks, but enough for a datagram of the usual size; if it is set
+	// otherwise, as many as leave enough to forward with.
 	var chunks ring.Account
 	wire.Account(&chunks)
-	held := 0
-	if chunks.Total > 0 {
+	held := c.Fragments
+	if chunks.Total > 0 && held == 0 {
 		held = min(1024, max(64, chunks.Total/8))
+	} else if chunks.Total > 0 {
+		held = min(held, chunks.Total*3/4)
 	}
 	limits := c.Settings.Defrag(len(c.Wires))
+	limits.DatagramFrames, limits.AnyOrigin = c.DatagramFragments, c.AnyOrigin
 	limits.Frames = held
 	w := &Worker{
 		id:        id,
@@ -243,22 +257,26 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 }
 
 // connect makes the hand-off rings between the workers.
-func connect(workers []*Worker, burst int) {
+func connect(workers []*Worker, c *Config) {
 	n := len(workers)
+	room := handoffRingSize
+	for room < c.DatagramFragments { // a datagram is handed over whole
+		room *= 2
+	}
 	rings := make([]*ring.SPSC[handoff], n*n)
 	for i := range rings {
-		size := handoffRingSize
+		size := room
 		if i/n == i%n {
 			size = 1 // a worker hands nothing to itself
 		}
 		rings[i] = ring.NewSPSC[handoff](size)
 	}
 	for i, w := range workers {
-		w.exchange = exchange{self: uint32(i), peers: workers, inbox: make([]handoff, burst), group: make([]handoff, 0, conntrack.MaxFragments)}
+		w.exchange = exchange{self: uint32(i), peers: workers, inbox: make([]handoff, c.Burst), group: make([]handoff, 0, c.DatagramFragments)}
 		for j := range workers {
 			w.to = append(w.to, rings[i*n+j])
 			w.from = append(w.from, rings[j*n+i])
-			w.outbox = append(w.outbox, make([]handoff, 0, burst))
+			w.outbox = append(w.outbox, make([]handoff, 0, c.Burst))
 		}
 	}
 }

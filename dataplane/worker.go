@@ -359,6 +359,7 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 		w.settleAll(store.Frames(), in, fragmentReason(store.Why()))
 	case conntrack.Complete:
 		q := &w.whole[0]
+		in = store.Origin()
 		q.Frame, q.In = store.Datagram(), in
 		packet.ParseGathered(q)
 		if w.zones == ZoneVLAN {

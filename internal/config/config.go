@@ -36,6 +36,10 @@ type Config struct {
 	VLANTags int             // VLAN tags behind which IP is looked for
 	NonIP    map[string]bool // by class (arp, lldp, stp, lacp, eapol, other): true = pass
 
+	Fragments            int    // most fragments that wait in a worker; 0 = by its chunks
+	FragmentsPerDatagram int    // most fragments of one datagram
+	FragmentOrigin       string // one or any
+
 	Max     int    // entries of connection tracking; 0 = from memory
 	Zones   string // none or vlan
 	Buckets int    // least buckets of connection tracking; 0 = it begins small

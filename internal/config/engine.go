@@ -14,6 +14,7 @@ func (c *Config) Engine(rs *rules.Ruleset, memory uint64) dataplane.Config {
 	if c.Zones == "vlan" {
 		e.Zones = dataplane.ZoneVLAN
 	}
+	e.Fragments, e.DatagramFragments, e.AnyOrigin = c.Fragments, c.FragmentsPerDatagram, c.FragmentOrigin == "any"
 	if e.Tags = dataplane.Tags(c.VLANTags); c.VLANTags == 0 {
 		e.Tags = dataplane.NoTags
 	}

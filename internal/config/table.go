@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"corewire/conntrack"
 	"corewire/internal/packet"
 	"corewire/ring"
 )
@@ -99,6 +100,12 @@ var table = sync.OnceValue(func() []Setting {
 			func(c *Config) *int { return &c.Buckets }),
 		choice("zones", groupTracking, "none", Restart, "what tells connections with the same addresses and ports apart: none nothing, vlan the id of the outermost VLAN tag, which listings show as zone",
 			func(c *Config) *string { return &c.Zones }, "none", "vlan"),
+		choice("fragment-origin", groupTracking, "one", Restart, "where the fragments of one datagram may come from: one = all from the same port and VLAN, any = from anywhere, as with Linux, where one side of a bridge can spoil the other's datagrams",
+			func(c *Config) *string { return &c.FragmentOrigin }, "one", "any"),
+		number("fragments-per-datagram", groupTracking, decimal(conntrack.MaxFragments), 2, conntrack.MostFragments, "fragments", Restart, "most fragments of one datagram; Linux has no such bound, and no datagram has more than 8192",
+			func(c *Config) *int { return &c.FragmentsPerDatagram }),
+		number("fragments", groupTracking, "0", 0, maxChunks, "fragments", Restart, "most fragments that wait in a worker for the rest of their datagrams, then the oldest datagram makes room; 0 = an eighth of its chunks, 64 to 1024. Linux bounds their memory only: ipfrag_high_thresh",
+			func(c *Config) *int { return &c.Fragments }),
 	)
 	rows = append(rows, trackingRows()...)
 	rows = append(rows,

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"corewire/conntrack"
+	"corewire/dataplane"
 	"corewire/internal/packet"
 	"corewire/internal/replay"
 )
@@ -28,11 +29,12 @@ type shot struct {
 type config struct {
 	rules    *ruleFile
 	settings *conntrack.Settings
-	own      *conntrack.Settings // corewire's, to make it differ on purpose; nil: settings
-	wait     time.Duration       // most real time that is spent waiting in one stream, see pacer
-	pauses   int                 // most pauses that pass in one stream, see pacer; 0: all
-	counted  bool                // the rules have -m connlimit for more than the first packets of connections
-	stop     int                 // end after that many differences; 0: never
+	own      *conntrack.Settings     // corewire's, to make it differ on purpose; nil: settings
+	engine   func(*dataplane.Config) // what corewire has set beside that; nil: nothing
+	wait     time.Duration           // most real time that is spent waiting in one stream, see pacer
+	pauses   int                     // most pauses that pass in one stream, see pacer; 0: all
+	counted  bool                    // the rules have -m connlimit for more than the first packets of connections
+	stop     int                     // end after that many differences; 0: never
 }
 
 // difference is a frame, or an entry at the end, that the two sides see differently.
@@ -122,7 +124,7 @@ func (c *comparison) reset() error {
 	if c.own != nil {
 		own = c.own
 	}
-	c.corewire, err = newCorewire(c.rules.ruleset, own)
+	c.corewire, err = newCorewire(c.rules.ruleset, own, c.engine)
 	return err
 }
 
@@ -254,8 +256,8 @@ func (c *comparison) check(p *packet.Packet, k *passage, d *decision) string {
 	switch {
 	case (len(k.out) > 0) != (len(d.out) > 0):
 		return "verdict"
-	case k.back > 0:
-		return "the kernel sent a frame back"
+	case (len(k.back) > 0) != (len(d.back) > 0):
+		return "frames sent back"
 	case len(k.sights) > 1:
 		return "the kernel saw the packet several times"
 	case d.Tracked != (len(k.sights) == 1):
@@ -268,7 +270,7 @@ func (c *comparison) check(p *packet.Packet, k *passage, d *decision) string {
 	if state != d.State.String() {
 		return "state"
 	}
-	if s.Entry == 0 || len(d.out) == 0 && d.State == conntrack.StateNew {
+	if s.Entry == 0 || len(d.out)+len(d.back) == 0 && d.State == conntrack.StateNew {
 		return ""
 	}
 	dying := s.Status&conntrack.StatusDying != 0 // a RST without a reply removes the entry
@@ -385,7 +387,7 @@ func (c *comparison) describe(number int, p *packet.Packet, k *passage, d *decis
 }
 
 func (c *comparison) describeSides(b *strings.Builder, k *passage, d *decision) {
-	fmt.Fprintf(b, "    kernel   %d out", len(k.out))
+	fmt.Fprintf(b, "    kernel   %d out, %d back", len(k.out), len(k.back))
 	for i := range k.sights {
 		s := &k.sights[i]
 		state, dir := s.state()
@@ -395,7 +397,7 @@ func (c *comparison) describeSides(b *strings.Builder, k *passage, d *decision) 
 				s.windows(), s.LastIndex, s.LastDir, s.LastSeq, s.LastAck, s.LastEnd, s.LastWin)
 		}
 	}
-	fmt.Fprintf(b, "\n    corewire %d out, %v %v", len(d.out), d.Verdict, d.Reason)
+	fmt.Fprintf(b, "\n    corewire %d out, %d back, %v %v", len(d.out), len(d.back), d.Verdict, d.Reason)
 	if d.Tracked {
 		fmt.Fprintf(b, ", %v dir %d", d.State, d.Dir)
 	}

@@ -21,28 +21,36 @@ type corewire struct {
 	engine *dataplane.Engine
 }
 
-func newCorewire(rs *rules.Ruleset, settings *conntrack.Settings) (*corewire, error) {
+// newCorewire makes corewire with what makes it the same as Linux where by default it is stricter. change changes more; nil
+// for nothing.
+func newCorewire(rs *rules.Ruleset, settings *conntrack.Settings, change func(*dataplane.Config)) (*corewire, error) {
 	c := new(corewire)
 	most, err := maximum()
 	if err != nil {
 		return nil, err
 	}
-	c.engine, err = dataplane.New(dataplane.Config{
+	setup := dataplane.Config{
 		Wires: []ring.Wire{&c.wire}, Ruleset: rs, Settings: settings, Max: most, Burst: 1, Record: true,
-		Tags: 1, // as br_netfilter with bridge-nf-filter-vlan-tagged=1
-	})
+		Tags:      1,    // as br_netfilter with bridge-nf-filter-vlan-tagged=1
+		AnyOrigin: true, // as reassembly on a bridge
+	}
+	if change != nil {
+		change(&setup)
+	}
+	c.engine, err = dataplane.New(setup)
 	return c, err
 }
 
 // decision is what corewire made of one frame.
 type decision struct {
 	dataplane.Result
-	out [][]byte // the frames that left through the other port
+	out  [][]byte // the frames that left through the other port
+	back [][]byte // the frames that left through the port it came from: answers
 }
 
 // send puts a frame on a port at the time now.
 func (c *corewire) send(in packet.Port, frame []byte, now conntrack.Tick) (decision, error) {
-	c.wire.frame, c.wire.in, c.wire.out = bytes.Clone(frame), in, nil
+	c.wire.frame, c.wire.in, c.wire.out = bytes.Clone(frame), in, [packet.Ports][][]byte{}
 	if _, err := c.engine.Step(now); err != nil {
 		return decision{}, err
 	}
@@ -50,7 +58,7 @@ func (c *corewire) send(in packet.Port, frame []byte, now conntrack.Tick) (decis
 	if len(r) != 1 {
 		return decision{}, fmt.Errorf("corewire has %d results for one frame", len(r))
 	}
-	return decision{Result: r[0], out: c.wire.out}, nil
+	return decision{Result: r[0], out: c.wire.out[in.Other()], back: c.wire.out[in]}, nil
 }
 
 // pass lets time pass without a frame, so that what expires does.
@@ -105,7 +113,7 @@ func (c *corewire) close() error { return c.engine.Close() }
 type oneFrame struct {
 	frame []byte // the next to be received
 	in    packet.Port
-	out   [][]byte
+	out   [packet.Ports][][]byte
 }
 
 func (w *oneFrame) Receive(p packet.Port, f []packet.Frame) int {
@@ -117,15 +125,23 @@ func (w *oneFrame) Receive(p packet.Port, f []packet.Frame) int {
 	return 1
 }
 
-func (w *oneFrame) Send(_ packet.Port, f []packet.Frame) int {
+func (w *oneFrame) Send(p packet.Port, f []packet.Frame) int {
 	for _, f := range f {
-		w.out = append(w.out, f.Data)
+		w.out[p] = append(w.out[p], f.Data)
 	}
 	return len(f)
 }
 
-func (w *oneFrame) Release([]packet.Frame)   {}
-func (w *oneFrame) Alloc([]packet.Frame) int { return 0 }
+func (w *oneFrame) Release([]packet.Frame) {}
+
+// Alloc makes frames for answers.
+func (w *oneFrame) Alloc(f []packet.Frame) int {
+	for i := range f {
+		f[i] = packet.Frame{Data: make([]byte, 2048)}
+	}
+	return len(f)
+}
+
 func (w *oneFrame) Flush() error             { return nil }
 func (w *oneFrame) Wait(time.Duration) error { return nil }
 func (w *oneFrame) Wake()                    {}

@@ -205,7 +205,7 @@ func (k *kernel) waitForwarding() error {
 // passage is what the kernel made of one frame.
 type passage struct {
 	out    [][]byte       // the frames that left through the other port
-	back   int            // frames that left through the port it came from; never seen
+	back   [][]byte       // the frames that left through the port it came from, if none left through the other one
 	sights []witnessSight // what the witness saw; none for a frame that did not reach the FORWARD hook as IP
 }
 
@@ -232,7 +232,7 @@ func (k *kernel) send(in packet.Port, frame []byte) (passage, error) {
 			if err != nil || n == 0 {
 				break
 			}
-			r.back++
+			r.back = append(r.back, bytes.Clone(k.room[:n]))
 		}
 	}
 	var err error
