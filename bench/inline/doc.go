@@ -5,6 +5,9 @@
 //	make bench-inline                          or: go run ./bench/inline --corewire bin/corewire
 //	go run ./bench/inline --flows 1,1000,65536 --rounds 7
 //	go run ./bench/inline --traffic new        every frame begins a connection
+//	go run ./bench/inline --traffic new --rules 10,1000,10000 --rate 4000
+//	                                           so many rules in front of the one that matches; also for iptables-legacy, nft, and
+//	                                           nft with one rule and a set. The slowest subject has to take the rate
 //
 // # What is measured
 //

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"corewire/rules"
 	"corewire/tools/lab"
 )
 
@@ -59,6 +60,33 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// The rules of --rules are the same for all, and stand in front of those that match.
+func TestRules(t *testing.T) {
+	const n = 70_000
+	own := iptablesRules(n)
+	f, err := rules.Parse("bench", own, rules.IPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rules.Compile([]*rules.File{f}, rules.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Count(own, []byte("\n")) != bytes.Count(ruleFile, []byte("\n"))+n || bytes.Index(own, []byte("172.17.17.111/32")) > bytes.Index(own, []byte("192.0.2.0/24")) {
+		t.Error("the rules are not where they should be")
+	}
+	seen := map[string]bool{}
+	for i := range n {
+		addr, _ := blockedHost(i)
+		if seen[addr] {
+			t.Fatalf("%s twice", addr)
+		}
+		seen[addr] = true
+	}
+	if a, b := bytes.Count(nftRules(n, false), []byte("ip saddr 172.")), bytes.Count(nftRules(n, true), []byte(" . "))-2; a != n || b != n {
+		t.Errorf("%d rules and %d elements for nft, want %d", a, b, n)
+	}
+}
+
 // New connections go the same way.
 func TestFresh(t *testing.T) {
 	if testing.Short() {
@@ -74,7 +102,7 @@ func TestFresh(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{{"--what"}, {"argument"}, {"--rounds", "0"}, {"--size", "59"}, {"--duration", "1ms"}, {"--flows", "0"},
-		{"--proto", "sctp"}, {"--traffic", "old"}, {"--rate", "1"}} {
+		{"--proto", "sctp"}, {"--traffic", "old"}, {"--rate", "1"}, {"--rules", "100001"}} {
 		var out, complaints bytes.Buffer
 		if status := run(t.Context(), args, &out, &complaints); status != exitUsage || !bytes.Contains(complaints.Bytes(), []byte("inline: ")) {
 			t.Errorf("%v: exit status %d, %q", args, status, complaints.String())

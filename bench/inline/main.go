@@ -43,6 +43,7 @@ type options struct {
 	binary  string
 	only    []string
 	flows   []uint
+	rules   []uint
 	rounds  int
 	proto   string
 	traffic string
@@ -60,6 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.StringVar(&o.binary, "corewire", "bin/corewire", "the corewire binary to measure")
 	f.StringSliceVar(&o.only, "subjects", nil, "measure only these, in this order; the first one is the reference (default: all, corewire first)")
 	f.UintSliceVar(&o.flows, "flows", []uint{65536}, "numbers of established flows, each measured by itself (1 to 200000)")
+	f.UintSliceVar(&o.rules, "rules", []uint{0}, "rules that match no frame in front of those that do, each number measured by itself (0 to 100000); above 0 also for iptables-legacy, nft, and nft with a set")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds (1 to 100)")
 	f.StringVar(&o.proto, "proto", "udp", "udp or tcp")
 	f.StringVar(&o.traffic, "traffic", "established", "established, or new: every frame begins a connection")
@@ -86,7 +88,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitFailed
 		}
 	}
-	list, missing := subjects(o.binary)
+	list, missing := subjects(o.binary, slices.Max(o.rules) > 0)
 	list, err := choose(list, missing, o.only)
 	if err != nil {
 		fmt.Fprintln(stderr, "inline:", err)
@@ -94,12 +96,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	out := &output{out: stdout, progress: stderr, json: o.json}
 	out.head(list, missing)
-	for _, flows := range o.flows {
-		d := o.load
-		d.flows = uint32(flows)
-		if d.fresh {
-			d.flows = traffic.MaxFlows / 2 // more than a run sends, so none comes twice
-		}
+	for _, d := range o.loads() {
 		rounds, err := o.measure(ctx, list, d, out)
 		if ctx.Err() != nil {
 			fmt.Fprintln(stderr, "inline: interrupted; everything is cleaned up")
@@ -110,12 +107,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitFailed
 		}
 		out.table(list, o, d, rounds)
-		if d.fresh {
-			break // the number of flows does not matter
-		}
 	}
 	out.close()
 	return exitMeasured
+}
+
+// loads returns the loads to be measured one after the other.
+func (o *options) loads() (all []load) {
+	flows := o.flows
+	if o.load.fresh { // their number does not matter: more than a run sends, so none comes twice
+		flows = []uint{traffic.MaxFlows / 2}
+	}
+	for _, rules := range o.rules {
+		for _, n := range flows {
+			d := o.load
+			d.flows, d.rules = uint32(n), int(rules)
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 // check reads what the flags say about the load.
@@ -137,6 +147,14 @@ func (o *options) check(arguments int) error {
 	for _, n := range o.flows {
 		if n < 1 || n > freshFlows {
 			return fmt.Errorf("--flows %d: must be 1 to %d", n, freshFlows)
+		}
+	}
+	if len(o.rules) == 0 || len(o.flows) == 0 {
+		return errors.New("--rules and --flows: at least one number each")
+	}
+	for _, n := range o.rules {
+		if n > 100_000 {
+			return fmt.Errorf("--rules %d: must be 0 to 100000", n)
 		}
 	}
 	switch o.proto {
@@ -201,10 +219,14 @@ func (o *options) measure(ctx context.Context, list []subject, d load, out *outp
 
 // title names a load.
 func (d load) title() string {
+	what := fmt.Sprintf("%d established flows", d.flows)
 	if d.fresh {
-		return fmt.Sprintf("%v, %d bytes, new connections", d.proto, d.size)
+		what = "new connections"
 	}
-	return fmt.Sprintf("%v, %d bytes, %d established flows", d.proto, d.size, d.flows)
+	if d.rules > 0 {
+		what += fmt.Sprintf(", %d rules more", d.rules)
+	}
+	return fmt.Sprintf("%v, %d bytes, %s", d.proto, d.size, what)
 }
 
 // output prints tables, or one JSON object at the end; progress goes to another writer.

@@ -33,6 +33,7 @@ type load struct {
 	proto    traffic.Proto
 	flows    uint32
 	size     int
+	rules    int           // that match no frame, in front of those that do
 	fresh    bool          // every frame begins a connection
 	duration time.Duration // of a measurement
 	rate     float64       // frames a second at which processor time is measured
@@ -295,7 +296,7 @@ func measure(ctx context.Context, s subject, d load, search bool) (m measurement
 		return m, err
 	}
 	m.Idle = b.idle
-	r, err := s.start(ctx, b.lab, dir)
+	r, err := s.start(ctx, b.lab, dir, d.rules)
 	if err != nil {
 		return m, err
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,9 +24,6 @@ import (
 	"corewire/tools/traffic"
 )
 
-//go:embed bench.rules
-var ruleFile []byte
-
 // subjectCPU is the processor of what is measured. The generator has the last one.
 const subjectCPU = 0
 
@@ -38,8 +34,8 @@ const patience = 10 * time.Second
 type subject struct {
 	name   string // in tables and JSON
 	detail string // what exactly it is here, for the output's head
-	// start makes l forward. It returns what stops it again.
-	start func(ctx context.Context, l *lab.Lab, dir string) (running, error)
+	// start makes l forward by bench.rules with so many rules more. It returns what stops it again.
+	start func(ctx context.Context, l *lab.Lab, dir string, rules int) (running, error)
 }
 
 // running is a subject at work.
@@ -50,27 +46,49 @@ type running struct {
 	tasks []int               // processes and kernel threads that do its work
 }
 
+// filters are the bridge firewalls: the command that loads the rules, and the rules in its language. Those with an only are
+// measured only where the number of rules is what matters, which it says.
+var filters = []struct {
+	name    string
+	command []string
+	rules   func(n int) []byte
+	only    string
+}{
+	{"bridge-iptables", []string{"iptables-restore"}, iptablesRules, ""},
+	{"bridge-legacy", []string{"iptables-legacy-restore"}, iptablesRules, ", one after the other"},
+	{"bridge-nft", []string{"nft", "-f", "-"}, func(n int) []byte { return nftRules(n, false) }, ", one after the other"},
+	{"bridge-nft-set", []string{"nft", "-f", "-"}, func(n int) []byte { return nftRules(n, true) }, ", one rule with a set"},
+}
+
 // subjects returns what can be measured here, and the reasons why something cannot.
-func subjects(binary string) (list []subject, missing []string) {
+func subjects(binary string, manyRules bool) (list []subject, missing []string) {
 	if path, err := filepath.Abs(binary); err != nil {
 		missing = append(missing, fmt.Sprintf("corewire: %v", err))
 	} else if _, err := os.Stat(path); err != nil {
 		missing = append(missing, fmt.Sprintf("corewire: %v (run make build first)", err))
 	} else {
-		list = append(list, subject{"corewire", path, func(ctx context.Context, l *lab.Lab, dir string) (running, error) {
-			return startCorewire(ctx, l, path, dir)
+		list = append(list, subject{"corewire", path, func(ctx context.Context, l *lab.Lab, dir string, rules int) (running, error) {
+			return startCorewire(ctx, l, path, dir, rules)
 		}})
 	}
 	list = append(list, subject{"bare-afxdp", "package ring, one worker, no tracking, no rules", startBare})
 	// Which backend iptables-restore has makes a difference, so name it.
-	if path, err := exec.LookPath("iptables-restore"); err != nil {
-		missing = append(missing, "bridge-iptables: iptables-restore is not installed")
-	} else {
+	for _, f := range filters {
+		if len(f.only) > 0 && !manyRules {
+			continue
+		}
+		path, err := exec.LookPath(f.command[0])
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("%s: %s is not installed", f.name, f.command[0]))
+			continue
+		}
 		version, _ := exec.Command(path, "--version").Output()
-		list = append(list, subject{"bridge-iptables", "Linux bridge, br_netfilter, nf_conntrack, " + strings.TrimSpace(string(version)),
-			func(ctx context.Context, l *lab.Lab, dir string) (running, error) { return startFilter(l, path) }})
+		list = append(list, subject{f.name, "Linux bridge, br_netfilter, nf_conntrack, " + strings.TrimSpace(string(version)) + f.only,
+			func(_ context.Context, l *lab.Lab, _ string, rules int) (running, error) {
+				return startFilter(l, f.command, f.rules(rules))
+			}})
 	}
-	list = append(list, subject{"bridge", "Linux bridge alone", func(_ context.Context, l *lab.Lab, _ string) (running, error) {
+	list = append(list, subject{"bridge", "Linux bridge alone", func(_ context.Context, l *lab.Lab, _ string, _ int) (running, error) {
 		threads, err := startBridge(l, lab.Plain)
 		return running{stop: func() error { return nil }, tasks: threads}, err
 	}})
@@ -78,9 +96,9 @@ func subjects(binary string) (list []subject, missing []string) {
 }
 
 // startCorewire runs the real binary and waits until it answers.
-func startCorewire(ctx context.Context, l *lab.Lab, binary, dir string) (r running, err error) {
+func startCorewire(ctx context.Context, l *lab.Lab, binary, dir string, n int) (r running, err error) {
 	rules, socket := filepath.Join(dir, "bench.rules"), filepath.Join(dir, "corewire.sock")
-	if err := os.WriteFile(rules, ruleFile, 0o600); err != nil {
+	if err := os.WriteFile(rules, iptablesRules(n), 0o600); err != nil {
 		return r, fmt.Errorf("write rule file: %w", err)
 	}
 	cmd := exec.Command(binary, "run", "--inside", lab.InsidePort, "--outside", lab.OutPort, "--rules", rules, "--workers", "1", "--cpus", strconv.Itoa(subjectCPU),
@@ -117,7 +135,7 @@ func startCorewire(ctx context.Context, l *lab.Lab, binary, dir string) (r runni
 }
 
 // startBare runs this program as the bare forwarder.
-func startBare(ctx context.Context, l *lab.Lab, dir string) (r running, err error) {
+func startBare(ctx context.Context, l *lab.Lab, dir string, _ int) (r running, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return r, fmt.Errorf("find this program: %w", err)
@@ -160,17 +178,17 @@ func startBridge(l *lab.Lab, filter lab.Filter) (threads []int, err error) {
 }
 
 // startFilter makes the bridge with netfilter and loads the rules.
-func startFilter(l *lab.Lab, restore string) (r running, err error) {
+func startFilter(l *lab.Lab, command []string, rules []byte) (r running, err error) {
 	threads, err := startBridge(l, lab.Netfilter)
 	if err != nil {
 		return r, err
 	}
-	cmd := exec.Command(restore)
-	cmd.Stdin = bytes.NewReader(ruleFile)
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdin = bytes.NewReader(rules)
 	var complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &complaint, &complaint
 	if err := l.Run(lab.Wire, cmd); err != nil {
-		return r, fmt.Errorf("iptables-restore: %w: %s", err, bytes.TrimSpace(complaint.Bytes()))
+		return r, fmt.Errorf("%s: %w: %s", command[0], err, bytes.TrimSpace(complaint.Bytes()))
 	}
 	count := func() (n int, err error) {
 		err = l.Do(lab.Wire, func() error {
