@@ -10,8 +10,8 @@ import (
 type AddrTypes uint8
 
 // A transparent wire has no addresses and no routes of its own. What the kernel knows of an address without them is
-// left: BROADCAST is 255.255.255.255 and 0.0.0.0/8, MULTICAST 224.0.0.0/4 and ff00::/8, LOCAL the loopback addresses,
-// UNICAST the rest (net/ipv4/fib_frontend.c, __inet_dev_addr_type).
+// left: BROADCAST is 255.255.255.255 and 0.0.0.0, MULTICAST 224.0.0.0/4 and ff00::/8, LOCAL the loopback addresses,
+// UNICAST the rest (net/ipv4/fib_frontend.c, __inet_dev_addr_type; include/linux/in.h, ipv4_is_zeronet since Linux 5.3).
 const (
 	TypeUnspec AddrTypes = 1 << iota
 	TypeUnicast
@@ -30,7 +30,7 @@ var addrTypeNames = []struct {
 type AddrTypeMatch struct {
 	Src, Dst           AddrTypes
 	SrcNot, DstNot     bool
-	LimitIn, LimitOut  bool // --limit-iface-in, -out: without addresses they change nothing
+	LimitIn, LimitOut  bool // --limit-iface-in, -out
 	srcAsked, dstAsked bool
 }
 
@@ -114,28 +114,41 @@ func (rp *ruleParser) addrTypes(a token) (t AddrTypes) {
 	return t
 }
 
-// typeOf returns the type of an address. IPv6 addresses may be of more than one (net/netfilter/xt_addrtype.c,
-// match_type6).
-func typeOf(a packet.Addr, family uint8) AddrTypes {
+// typeOf returns the type of an address; of an IPv6 address the types, and none for an IPv4-mapped one
+// (net/netfilter/xt_addrtype.c; net/ipv6/addrconf_core.c, __ipv6_addr_type). With one interface only, the loopback
+// addresses are not LOCAL: they belong to another one.
+func typeOf(a packet.Addr, family uint8, limited bool) AddrTypes {
 	if family == 6 {
 		switch {
 		case a.Hi|a.Lo == 0:
 			return TypeUnspec
 		case a.Hi>>56 == 0xff:
 			return TypeMulticast
-		case a.Hi == 0 && a.Lo == 1:
+		case a.Hi == 0 && a.Lo == 1 && !limited:
 			return TypeUnicast | TypeLocal
+		case a.Hi == 0 && a.Lo>>32 == 0xffff:
+			return 0
 		}
 		return TypeUnicast
 	}
 	v := uint32(a.Lo)
 	switch {
-	case v>>24 == 0 || v == 1<<32-1:
+	case v == 0 || v == 1<<32-1:
 		return TypeBroadcast
 	case v>>28 == 0xe:
 		return TypeMulticast
-	case v>>24 == 127:
+	case v>>24 == 127 && !limited:
 		return TypeLocal
 	}
 	return TypeUnicast
+}
+
+// oneOf says whether an address is of one of the types asked for. For IPv6 it must be all of those that the address
+// itself tells, MULTICAST, UNICAST and UNSPEC, and one of those that a route tells (match_type6).
+func (t AddrTypes) oneOf(asked AddrTypes, family uint8) bool {
+	const told = TypeMulticast | TypeUnicast | TypeUnspec
+	if family == 4 {
+		return t&asked != 0
+	}
+	return asked&told&^t == 0 && (asked&^told == 0 || asked&t&^told != 0)
 }

@@ -645,11 +645,15 @@ func (c *compiler) match(m Match, add func(pred)) {
 			}
 		}
 	case *AddrTypeMatch:
+		limited := uint32(0)
+		if m.LimitIn || m.LimitOut {
+			limited = 1
+		}
 		if m.srcAsked {
-			add(pred{op: opType, not: m.SrcNot, lo: 0, hi: uint16(m.Src)})
+			add(pred{op: opType, not: m.SrcNot, lo: 0, hi: uint16(m.Src), a: limited})
 		}
 		if m.dstAsked {
-			add(pred{op: opType, not: m.DstNot, lo: 1, hi: uint16(m.Dst)})
+			add(pred{op: opType, not: m.DstNot, lo: 1, hi: uint16(m.Dst), a: limited})
 		}
 	case *LengthMatch:
 		add(pred{op: opLength, not: m.Not, lo: m.Lo, hi: m.Hi})

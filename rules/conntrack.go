@@ -225,6 +225,10 @@ func (rp *ruleParser) ctAddr(dst *AddrMatch, not bool, a token) {
 	}
 	rp.restrict(f, a.col, a.text)
 	v.Not = not
+	if hi, lo := ^v.Mask.Hi, ^v.Mask.Lo; hi&(hi+1)|lo&(lo+1) != 0 || hi != 0 && lo+1 != 0 {
+		rp.p.warn(rp.p.pos(a.col), "the mask of "+a.text+" is no prefix: iptables takes the whole address here")
+		v.Mask = packet.Addr{Hi: 1<<64 - 1, Lo: 1<<64 - 1}
+	}
 	// Here iptables keeps, and prints, the address as it was given.
 	host, _, _ := strings.Cut(a.text, "/")
 	if ip, err := netip.ParseAddr(host); err == nil {

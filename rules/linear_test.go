@@ -325,18 +325,21 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 		case *AddrTypeMatch:
 			kind := func(a netip.Addr) (t AddrTypes) {
 				switch {
-				case a.Is4() && (a.As4()[0] == 0 || a == netip.MustParseAddr("255.255.255.255")):
+				case a.Is4() && (a == netip.IPv4Unspecified() || a == netip.MustParseAddr("255.255.255.255")):
 					return TypeBroadcast
+				case a.Is4In6():
+					return 0
 				case a.IsMulticast():
 					return TypeMulticast
-				case a.Is6() && a.IsLoopback():
-					return TypeLocal | TypeUnicast
-				case a.IsLoopback():
-					return TypeLocal
 				case a.IsUnspecified():
 					return TypeUnspec
+				case a.IsLoopback() && !m.LimitIn && !m.LimitOut:
+					t = TypeLocal
 				}
-				return TypeUnicast
+				if t != 0 && a.Is4() {
+					return t
+				}
+				return t | TypeUnicast
 			}
 			addr := func(a packet.Addr) netip.Addr {
 				if l.fam == IPv4 {
@@ -344,7 +347,19 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 				}
 				return a.Netip6()
 			}
-			if m.srcAsked && (kind(addr(p.Src))&m.Src != 0) == m.SrcNot || m.dstAsked && (kind(addr(p.Dst))&m.Dst != 0) == m.DstNot {
+			has := func(a netip.Addr, asked AddrTypes) bool {
+				k := kind(a)
+				if l.fam == IPv4 {
+					return k&asked != 0
+				}
+				for _, t := range []AddrTypes{TypeUnspec, TypeUnicast, TypeMulticast} { // these tell themselves, and must all hold
+					if asked&t != 0 && k&t == 0 {
+						return false
+					}
+				}
+				return asked&(TypeLocal|TypeAnycast) == 0 || asked&TypeLocal != 0 && k&TypeLocal != 0
+			}
+			if m.srcAsked && has(addr(p.Src), m.Src) == m.SrcNot || m.dstAsked && has(addr(p.Dst), m.Dst) == m.DstNot {
 				return false
 			}
 		case *LengthMatch:

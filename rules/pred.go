@@ -32,7 +32,7 @@ const (
 	opCtStatus             // any of the bits a
 	opCtExpire             // a..b seconds
 	opRange                // address between addrs[a].addr and addrs[a].mask; lo 0 source, 1 destination
-	opType                 // type of address among the bits hi; lo 0 source, 1 destination
+	opType                 // type of address among the bits hi; lo 0 source, 1 destination; a not 0: of one interface only
 	opLength               // lo..hi bytes
 	opTTL                  // lo..hi
 	opTOS                  // TOS & hi == lo
@@ -193,7 +193,7 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		if q.lo == 1 {
 			a = p.Dst
 		}
-		ok = typeOf(a, p.Family)&AddrTypes(q.hi) != 0
+		ok = typeOf(a, p.Family, q.a != 0).oneOf(AddrTypes(q.hi), p.Family)
 	case opLength:
 		n := p.End - p.L3
 		ok = n >= uint32(q.lo) && n <= uint32(q.hi)

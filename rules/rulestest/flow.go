@@ -82,6 +82,15 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 		if proto == 1 && src.Is6() {
 			proto = 58
 		}
+		if src.Is6() && g.one(3) { // an extension header that is cut off, which gives no protocol
+			b = packettest.NewIP(src, dst, []uint8{43, 51, 60, 59}[g.IntN(4)], packettest.PayloadLen(g.IntN(4)))
+			break
+		}
+		if src.Is6() && g.one(3) { // a further fragment that has to be judged by itself
+			proto = []int{proto, 0, 60}[g.IntN(3)]
+			b = packettest.NewIP(src, dst, uint8(proto), packettest.FragmentHeader(16, true, 1), packettest.PayloadLen(8*g.IntN(5)+1))
+			break
+		}
 		b = packettest.NewIP(src, dst, uint8(proto), packettest.PayloadLen(g.IntN(24)))
 	case f.Proto == 6:
 		if g.one(3) {

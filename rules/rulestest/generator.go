@@ -42,6 +42,13 @@ func (g Generator) Not() string {
 
 // Addr returns an address of the pool of an IP version, 4 or 6.
 func (g Generator) Addr(version int) netip.Addr {
+	if g.one(12) { // one of a type of its own
+		list := []string{"127.0.0.1", "224.0.0.5", "255.255.255.255", "0.0.0.0", "0.1.2.3", "240.0.0.1"}
+		if version == 6 {
+			list = []string{"::1", "ff02::1", "::", "fe80::1"}
+		}
+		return netip.MustParseAddr(list[g.IntN(len(list))])
+	}
 	if version == 4 {
 		return netip.AddrFrom4([4]byte{10, byte(g.IntN(3)), byte(g.IntN(2) * 128), byte(g.IntN(3))})
 	}
@@ -356,6 +363,7 @@ func (g Generator) odd(version int, early bool) string {
 		fmt.Sprintf(" -m iprange %s--src-range %s-%s", g.Not(), lo, hi),
 		fmt.Sprintf(" -m iprange %s--dst-range %s-%s", g.Not(), lo, hi),
 		" -m addrtype " + g.Not() + "--src-type " + g.Pick("UNICAST", "LOCAL,MULTICAST") + " " + g.Not() + "--dst-type " + g.Pick("UNICAST", "MULTICAST"),
+		" -m addrtype " + g.Not() + g.Pick("--src-type ", "--dst-type ") + g.Pick("UNICAST", "MULTICAST", "LOCAL", "UNSPEC", "LOCAL,UNICAST", "UNICAST,MULTICAST") + g.Pick("", "", " --limit-iface-in"),
 		" -m length " + g.Not() + "--length " + g.Pick("40:90", "60", "0:79"),
 		ttl,
 		" -m tos " + g.Not() + "--tos " + g.Pick("0x10/0x10", "0x2", "8/0xf"),
