@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"corewire/internal/packet"
-	"corewire/rules"
 )
 
 // scrapeTimeout bounds how long a scrape waits for the workers.
@@ -112,7 +111,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if !c.firewall.Config().MetricsRules {
 		return
 	}
-	chains, err := c.firewall.Rules(ctx, rules.Both)
+	chains, err := c.firewall.Rules(ctx)
 	if err != nil {
 		return
 	}

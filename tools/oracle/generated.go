@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+
+	"corewire/internal/packet"
+	"corewire/internal/replay"
+	"corewire/rules"
+	"corewire/rules/rulestest"
+)
+
+// framesPerSet is how many frames a generated rule set gets: enough for connections to come about, and so few that loading
+// the rules takes about as long as they do.
+const framesPerSet = 200
+
+// ruleSummary counts what was compared of rule sets.
+type ruleSummary struct {
+	Seed        uint64         `json:"seed,omitempty"`
+	Sets        int            `json:"sets"`
+	Pairs       int            `json:"pairs"`
+	Matched     int            `json:"matched"`   // pairs in which some rule counted
+	Hits        int            `json:"hits"`      // rules that counted, over all pairs
+	Rules       int            `json:"rules"`     // of all sets
+	RulesHit    int            `json:"rules_hit"` // of these, such as counted at least once
+	Explained   int            `json:"explained"` // pairs of which Explain was compared, too
+	Skipped     map[string]int `json:"skipped,omitempty"`
+	Differences []string       `json:"differences,omitempty"`
+	cover       *coverage
+}
+
+func newRuleSummary(seed uint64) *ruleSummary {
+	return &ruleSummary{Seed: seed, Skipped: map[string]int{}, cover: newCoverage()}
+}
+
+// add adds a trial's result.
+func (s *ruleSummary) add(r *trialResult) {
+	s.Sets++
+	s.Pairs += r.pairs
+	s.Matched += r.matched
+	s.Hits += r.hits
+	s.Rules += r.rules
+	s.RulesHit += r.ruleHits
+	s.Explained += r.explained
+	for name, n := range r.skipped {
+		s.Skipped[name] += n
+	}
+}
+
+// print writes the summary for people.
+func (s *ruleSummary) print(w io.Writer) {
+	fmt.Fprintf(w, "%d pairs of %d rule sets and their frames; in %d of them %d rules counted, %d of %d rules at least once; explained %d; not comparable %v\n",
+		s.Pairs, s.Sets, s.Matched, s.Hits, s.RulesHit, s.Rules, s.Explained, s.Skipped)
+	s.cover.print(w)
+}
+
+// generatedTrial makes a rule set and its frames. Even seeds are IPv4, odd ones IPv6.
+func generatedTrial(seed uint64) *trial {
+	t := &trial{name: fmt.Sprintf("seed-%d", seed), family: rules.IPv4}
+	version := 4
+	if seed%2 == 1 {
+		t.family, version = rules.IPv6, 6
+	}
+	g := rulestest.New(seed, 20)
+	g.Side = rulestest.Kernel
+	t.text = g.RuleSet(version)
+	f, err := rules.Parse(t.name, []byte(t.text), t.family)
+	if err != nil {
+		return t // run tells what is wrong with the text
+	}
+	t.frames = newShaper(rand.New(rand.NewPCG(seed, 21)), f, t.family, t.options()).stream(framesPerSet)
+	return t
+}
+
+// generated compares generated rule sets until so many pairs are judged, or stop differences were found.
+func (j *judges) generated(seed uint64, pairs, stop int) (*ruleSummary, error) {
+	s := newRuleSummary(seed)
+	j.cover = s.cover
+	defer func() { j.cover = nil }()
+	for i := uint64(0); s.Pairs < pairs; i++ {
+		t := generatedTrial(seed<<20 + i)
+		if err := j.judge(s, t); err != nil {
+			return s, fmt.Errorf("%w\n%s", err, t.text)
+		}
+		if len(s.Differences) >= stop {
+			break
+		}
+	}
+	return s, nil
+}
+
+// judge runs a trial and adds it to a summary, with its difference cut down to what shows it.
+func (j *judges) judge(s *ruleSummary, t *trial) error {
+	r, err := j.run(t)
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.name, err)
+	}
+	s.add(&r)
+	if r.difference == nil {
+		return nil
+	}
+	cover := j.cover
+	j.cover = nil
+	defer func() { j.cover = cover }()
+	small, err := j.shrink(t, r.difference)
+	if err != nil {
+		return err
+	}
+	if again, err := j.run(small); err == nil && again.difference != nil {
+		t, r = small, again
+	}
+	s.Differences = append(s.Differences, t.describe(r.difference))
+	return nil
+}
+
+// describe prints a trial with its difference.
+func (t *trial) describe(d *verdictDifference) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%v, ports %q): %s\n%s", t.name, t.family, t.ports, d.What, d.Detail)
+	fmt.Fprintf(&b, "  rules:\n%s", t.text)
+	fmt.Fprintf(&b, "  frames:\n")
+	for i, s := range t.frames[:d.Frame] {
+		if i < d.Frame-10 {
+			continue
+		}
+		p := packet.Packet{Frame: s.frame}
+		packet.Parse(&p)
+		fmt.Fprintf(&b, "  %d %v %s\n", i+1, s.in, replay.Describe(s.frame))
+	}
+	return b.String()
+}

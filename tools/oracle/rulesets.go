@@ -1,0 +1,409 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"corewire/conntrack"
+	"corewire/internal/packet"
+	"corewire/internal/replay"
+	"corewire/rules"
+)
+
+// trial is a rule set of one IP version, and frames to be judged by it.
+type trial struct {
+	name    string
+	text    string // in iptables-save form
+	family  rules.Family
+	ports   [packet.Ports]string // the interfaces' names, for the kernel's as well
+	sets    string               // in ipset save form
+	frames  []shot
+	marshal marshal
+}
+
+// marshal says how the rules of a trial are made for the kernel; nil: kernelText.
+type marshal func(f *rules.File, family rules.Family) []byte
+
+// verdictDifference is the first frame of a trial that the two sides do not judge alike.
+type verdictDifference struct {
+	Frame  int    `json:"frame"` // from 1
+	What   string `json:"what"`
+	Detail string `json:"detail"`
+}
+
+// trialResult is what came of one trial.
+type trialResult struct {
+	pairs      int // frames that were compared
+	matched    int // of these, frames that some rule counted
+	hits       int // rules that counted, over all frames
+	rules      int
+	ruleHits   int            // of rules, those that counted at least once
+	explained  int            // frames of which Explain was compared
+	skipped    map[string]int // frames that cannot be compared, by row of skipped and lost
+	difference *verdictDifference
+}
+
+// judges drives trials through the kernel and through corewire. One goroutine uses it.
+type judges struct {
+	kernel *kernel
+	names  [packet.Ports]string // what the kernel's ports are called now
+	start  time.Time
+	cover  *coverage // nil: not kept
+	ipsets bool      // the kernel has sets of the trial before
+}
+
+func newJudges() (*judges, error) {
+	const begin = "*mangle\n" + keepTracking + "COMMIT\n"
+	k, err := newKernel([]byte(begin), []byte(begin), conntrack.DefaultSettings())
+	if err != nil {
+		return nil, err
+	}
+	j := &judges{kernel: k, names: [2]string{packet.Inside.String(), packet.Outside.String()}, start: time.Now()}
+	// 127.0.0.0/8 and ::1 are addresses of every machine, for -m addrtype.
+	err = k.do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = netlink.LinkSetUp(lo)
+		}
+		if err != nil {
+			return fmt.Errorf("set lo up: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	return j, nil
+}
+
+func (j *judges) close() error { return j.kernel.close() }
+
+// rename gives the kernel's ports the names that the rules of a trial know.
+func (j *judges) rename(names [packet.Ports]string) error {
+	for p := range names {
+		if names[p] == "" {
+			names[p] = packet.Port(p).String()
+		}
+	}
+	if names == j.names {
+		return nil
+	}
+	err := j.kernel.do(func() error {
+		for _, step := range [][packet.Ports]string{{"port-0", "port-1"}, names} { // they may change places
+			for p, name := range step {
+				l, err := netlink.LinkByName(j.names[p])
+				if err == nil {
+					err = netlink.LinkSetName(l, name)
+				}
+				if err != nil {
+					return fmt.Errorf("rename port %s to %s: %w", j.names[p], name, err)
+				}
+				j.names[p] = name
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// tableNames are the tables that are compared, in the order in which packets pass them.
+var tableNames = []string{"raw", "mangle", "filter", "security"}
+
+// load puts the rules of a trial into the kernel and returns its tables.
+func (j *judges) load(t *trial, f *rules.File) (tables []*xtable, err error) {
+	if err := j.rename(t.ports); err != nil {
+		return nil, err
+	}
+	if err := j.kernel.flush(); err != nil {
+		return nil, err
+	}
+	text := kernelText
+	if t.marshal != nil {
+		text = t.marshal
+	}
+	command, other := "iptables-legacy-restore", "ip6tables-legacy-restore"
+	if t.family == rules.IPv6 {
+		command, other = other, command
+	}
+	defer func() {
+		if err != nil {
+			closeTables(tables)
+			tables = nil
+		}
+	}()
+	return tables, j.kernel.do(func() error {
+		if err := restore(command, text(f, t.family)); err != nil {
+			return err
+		}
+		for _, name := range tableNames {
+			x, err := openXtable(name, t.family == rules.IPv6)
+			if err != nil {
+				return err
+			}
+			tables = append(tables, x)
+		}
+		return nil
+	})
+}
+
+func closeTables(tables []*xtable) {
+	for _, x := range tables {
+		x.close()
+	}
+}
+
+// slot is a counter that both sides have.
+type slot struct {
+	table *xtable
+	at    int // in table.rules
+	id    rules.RuleID
+	name  string
+	base  rules.Counter // the kernel's before the first frame
+	k, c  rules.Counter // of both sides, after the last frame
+}
+
+// slots finds the counter of corewire for each of the kernel's.
+func slots(tables []*xtable, rs *rules.Ruleset, f rules.Family) ([]slot, error) {
+	type place struct {
+		table, chain string
+		number       int
+	}
+	ids := map[place]rules.RuleID{}
+	for i, r := range rs.Rules() {
+		if r.Family&f != 0 {
+			ids[place{r.Table, r.Chain, r.Number}] = rules.RuleID(i)
+		}
+	}
+	for _, c := range rs.Chains() {
+		if c.Policy != rules.PolicyNone {
+			ids[place{c.Table, c.Name, 0}] = rs.ChainPolicyID(c.Table, c.Name, f)
+		}
+	}
+	var out []slot
+	for _, x := range tables {
+		for i, r := range x.rules {
+			if r.chain == "INPUT" || r.chain == "OUTPUT" {
+				continue
+			}
+			name := fmt.Sprintf("%s %s %d", x.name, r.chain, r.number)
+			if r.number == 0 {
+				name = fmt.Sprintf("%s %s policy", x.name, r.chain)
+			}
+			id, ok := ids[place{x.name, r.chain, r.number}]
+			if !ok {
+				if r.number > 0 {
+					return nil, fmt.Errorf("the kernel has %s, corewire has not", name)
+				}
+				continue // the policy of a chain that no packet passes here
+			}
+			delete(ids, place{x.name, r.chain, r.number})
+			out = append(out, slot{table: x, at: i, id: id, name: name, base: x.counter(i)})
+		}
+	}
+	for p := range ids {
+		if p.number > 0 {
+			return nil, fmt.Errorf("corewire has %s %s %d, the kernel has not", p.table, p.chain, p.number)
+		}
+	}
+	return out, nil
+}
+
+// options are what the firewall compiles its rules for (internal/config), with the names of the trial.
+func (t *trial) options() rules.Options {
+	return rules.Options{InsideName: t.ports[0], OutsideName: t.ports[1], Clock: true, Rejects: true}
+}
+
+// run judges the frames of a trial by both, up to the first difference.
+func (j *judges) run(t *trial) (r trialResult, err error) {
+	r.skipped = map[string]int{}
+	f, err := rules.Parse(t.name, []byte(t.text), t.family)
+	if err != nil {
+		return r, err
+	}
+	rs, err := rules.Compile([]*rules.File{f}, t.options())
+	if err != nil {
+		return r, err
+	}
+	tables, err := j.load(t, f)
+	if err != nil {
+		return r, err
+	}
+	defer closeTables(tables)
+	list, err := slots(tables, rs, t.family)
+	if err != nil {
+		return r, err
+	}
+	for _, s := range list {
+		if s.table.rules[s.at].number > 0 {
+			r.rules++
+		}
+	}
+	own, err := newCorewire(rs, conntrack.DefaultSettings(), nil)
+	if err != nil {
+		return r, err
+	}
+	defer own.close()
+	rejects := slices.ContainsFunc(rs.Rules(), func(i rules.Info) bool { return i.Rule.Target.Verb == rules.VerbReject })
+	seen := make([]bool, len(list))
+	moved := make([]bool, rs.Counters())
+	for n, s := range t.frames {
+		s.frame = unicast(s.frame)
+		p := packet.Packet{Frame: s.frame, In: s.in}
+		packet.Parse(&p)
+		why := skip(s.frame, &p)
+		if why == "" && rejects && ownAddress(&p) {
+			why = "answer to itself"
+		}
+		if why != "" {
+			r.skipped[why]++
+			continue
+		}
+		k, err := j.kernel.send(s.in, s.frame)
+		if err != nil && !errors.Is(err, unix.EINVAL) {
+			return r, err
+		}
+		now := conntrack.Tick(time.Since(j.start) / time.Millisecond)
+		d, err := own.send(s.in, s.frame, now)
+		if err != nil {
+			return r, err
+		}
+		for _, x := range tables {
+			if err := x.read(); err != nil {
+				return r, err
+			}
+		}
+		_, counters, err := own.engine.RuleCounters(context.Background())
+		if err != nil {
+			return r, err
+		}
+		r.pairs++
+		var wrong []string
+		hit := false
+		clear(moved)
+		for i := range list {
+			s := &list[i]
+			k := s.table.counter(s.at)
+			k.Packets, k.Bytes = k.Packets-s.base.Packets, k.Bytes-s.base.Bytes
+			c := counters[s.id]
+			if k != c {
+				line := s.name
+				if int(s.id) < len(rs.Rules()) {
+					line += ": " + rs.Rules()[s.id].Rule.Text
+				}
+				wrong = append(wrong, fmt.Sprintf("%s\n    kernel +%d packets +%d bytes, corewire +%d packets +%d bytes", line,
+					k.Packets-s.k.Packets, k.Bytes-s.k.Bytes, c.Packets-s.c.Packets, c.Bytes-s.c.Bytes))
+			}
+			if k.Packets != s.k.Packets {
+				moved[s.id] = true
+				if s.table.rules[s.at].number > 0 {
+					hit = true
+					r.hits++
+					if !seen[i] {
+						seen[i] = true
+						r.ruleHits++
+					}
+				}
+			}
+			s.k, s.c = k, c
+		}
+		if hit {
+			r.matched++
+		}
+		what := ""
+		switch {
+		case (len(k.out) > 0) != (len(d.out) > 0):
+			what = "verdict"
+		case len(wrong) > 0:
+			what = "counters"
+		}
+		if what == "" {
+			what, err = j.explain(rs, &p, &k, &d, moved, &r)
+			if err != nil {
+				return r, err
+			}
+		}
+		if what != "" {
+			r.difference = &verdictDifference{Frame: n + 1, What: what, Detail: describeVerdict(rs, n+1, &p, &k, &d, wrong)}
+			return r, nil
+		}
+	}
+	return r, nil
+}
+
+// ownAddress says that a packet is from an address that every machine has: the kernel would send the answer of a REJECT
+// rule to itself, and take that through its rules as well.
+func ownAddress(p *packet.Packet) bool {
+	a := p.Src.Netip()
+	return p.Class <= packet.ClassIPv6 && (a.IsLoopback() || a.IsUnspecified())
+}
+
+// explain compares what Explain tells of a frame with the counters that moved, and notes for the coverage what each rule
+// said. It returns what differs; "" if nothing.
+func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *decision, moved []bool, r *trialResult) (string, error) {
+	if !d.Tracked || p.Flags&packet.Fragment != 0 || p.FragHdr != 0 || len(k.sights) != 1 {
+		return "", nil
+	}
+	c := rules.Context{State: rules.State(d.State), Dir: rules.Dir(d.Dir)}
+	if s := &k.sights[0]; s.Entry != 0 {
+		c.Status = s.Status
+		if s.Status&conntrack.StatusConfirmed != 0 {
+			c.Expires = uint32(max(0, s.left(j.kernel.hertz)) / time.Second)
+		}
+		if d.HasInfo {
+			c.ConnMark = d.Info.Mark
+		}
+	}
+	steps, _ := rs.Explain(p, &c)
+	r.explained++
+	for _, s := range steps {
+		info := &rs.Rules()[s.Rule]
+		if s.Matched != moved[s.Rule] {
+			if turns(info.Rule) {
+				return "", nil // what comes behind it depends on its turn
+			}
+			return "explanation: " + rs.RuleName(s.Rule), nil
+		}
+		if j.cover != nil {
+			j.cover.note(info.Rule, p, moved[s.Rule])
+		}
+	}
+	return "", nil
+}
+
+// turns says that a rule asks something which Explain does not answer as the packet's turn was.
+func turns(r *rules.Rule) bool {
+	for _, m := range r.Matches {
+		switch m.Name() {
+		case "statistic", "limit", "hashlimit", "recent", "connlimit", "quota":
+			return true
+		}
+	}
+	return false
+}
+
+// describeVerdict says what both sides made of a frame.
+func describeVerdict(rs *rules.Ruleset, number int, p *packet.Packet, k *passage, d *decision, wrong []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "  frame %d %v %s\n  %x\n", number, p.In, replay.Describe(p.Frame), p.Frame[:min(len(p.Frame), 160)])
+	fmt.Fprintf(&b, "  kernel   %d out", len(k.out))
+	for i := range k.sights {
+		state, dir := k.sights[i].state()
+		fmt.Fprintf(&b, ", %s dir %d status %#x", state, dir, k.sights[i].Status)
+	}
+	fmt.Fprintf(&b, "\n  corewire %d out, %v %v", len(d.out), d.Verdict, d.Reason)
+	if d.Tracked || d.Early {
+		fmt.Fprintf(&b, ", %v dir %d by %s", d.State, d.Dir, rs.RuleName(d.Rule))
+	}
+	b.WriteByte('\n')
+	for _, w := range wrong {
+		fmt.Fprintf(&b, "  %s\n", w)
+	}
+	return b.String()
+}

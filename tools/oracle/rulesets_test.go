@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"corewire/rules"
+)
+
+var (
+	judged  = flag.Int("oracle.pairs", 12_000, "pairs of a generated rule set and a frame")
+	ruleset = flag.Uint64("oracle.ruleset", 1, "seed of the generated rule sets")
+)
+
+// newTestJudges makes judges that are closed with the test.
+func newTestJudges(t *testing.T) *judges {
+	t.Helper()
+	need(t)
+	j, err := newJudges()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := j.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return j
+}
+
+// Generated rule sets and frames, with a fixed seed and with one at random, which the log has.
+func TestRulesets(t *testing.T) {
+	j := newTestJudges(t)
+	n := *judged
+	if testing.Short() {
+		n /= 4
+	}
+	for name, seed := range map[string]uint64{"fixed": *ruleset, "random": rand.Uint64N(1 << 32)} {
+		t.Run(name, func(t *testing.T) {
+			begin := time.Now()
+			s, err := j.generated(seed, n, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range s.Differences {
+				t.Errorf("seed %d: %s", seed, d)
+			}
+			if s.Pairs < n && len(s.Differences) == 0 {
+				t.Errorf("only %d pairs", s.Pairs)
+			}
+			var b strings.Builder
+			s.print(&b)
+			t.Logf("seed %d, %v:\n%s", seed, time.Since(begin).Round(time.Millisecond), b.String())
+		})
+	}
+}
+
+// A rule that one side has differently is found, and the rule set and the frames are cut down to what shows it.
+func TestRulesetsFindsDifferences(t *testing.T) {
+	j := newTestJudges(t)
+	var x *trial
+	var r trialResult
+	for seed := uint64(0); r.difference == nil; seed++ {
+		if seed == 20 {
+			t.Fatal("no difference was found")
+		}
+		x = generatedTrial(seed)
+		x.marshal = spoiled
+		var err error
+		if r, err = j.run(x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	small, err := j.shrink(x, r.difference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(small.text, "-A "); n > 4 || len(small.frames) > 3 {
+		t.Errorf("%d rules and %d frames are left:\n%s", n, len(small.frames), small.text)
+	}
+}
+
+// spoiled gives the kernel rules that drop what should be accepted.
+func spoiled(f *rules.File, family rules.Family) []byte {
+	return bytes.ReplaceAll(kernelText(f, family), []byte("-j ACCEPT"), []byte("-j DROP"))
+}
+
+func TestWords(t *testing.T) {
+	got := optionsOf(`[1:2] -A x ! -s 1.2.3.4 -p tcp -m tcp ! --dport 5 --syn -m comment --comment "a --b \" c" -j LOG --log-prefix "x y"`)
+	want := []string{"! -s", "-p", "tcp ! --dport", "tcp --syn", "comment --comment", "-j LOG", "-j LOG --log-prefix"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,645 @@
+package main
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	"corewire/internal/packet"
+	"corewire/internal/packet/packettest"
+	"corewire/rules"
+)
+
+// shape is a packet before it is put together: what rules ask about, each for itself.
+type shape struct {
+	in           packet.Port
+	src, dst     netip.Addr
+	proto        uint8 // ICMP stands for ICMPv6 as well
+	sport, dport uint16
+	typ, code    uint8
+	flags        uint8
+	hasFlags     bool // a rule asked for them
+	options      [][]byte
+	ttl, tos     uint8
+	payload      int
+	text         []byte // stands in the payload
+	source       [6]byte
+	vlan         int // -1: no tag
+	routing      []byte
+	headers      int // further extension headers
+}
+
+// shaper makes frames for the rules of a file. One goroutine uses it.
+type shaper struct {
+	*rand.Rand
+	version int
+	targets []aim
+	callers map[string][]aim // by table and chain: the rules that lead there
+	opt     rules.Options
+	flows   []*flow
+	id      uint32 // of the last datagram that was cut into fragments
+	addrs   []netip.Addr
+	ports   []uint16
+}
+
+// aim is a rule, with where it stands.
+type aim struct {
+	rule         *rules.Rule
+	table, chain string
+}
+
+func newShaper(r *rand.Rand, f *rules.File, family rules.Family, opt rules.Options) *shaper {
+	s := &shaper{Rand: r, version: 4, callers: map[string][]aim{}, opt: opt, id: r.Uint32N(60000)}
+	if family == rules.IPv6 {
+		s.version = 6
+	}
+	for _, t := range f.Tables {
+		for _, c := range t.Chains {
+			if c.Ignored {
+				continue
+			}
+			for _, r := range c.Rules {
+				if r.Family&family == 0 {
+					continue
+				}
+				a := aim{r, t.Name, c.Name}
+				s.targets = append(s.targets, a)
+				if v := r.Target.Verb; v == rules.VerbJump || v == rules.VerbGoto {
+					s.callers[t.Name+" "+r.Target.Chain] = append(s.callers[t.Name+" "+r.Target.Chain], a)
+				}
+			}
+		}
+	}
+	return s
+}
+
+func (s *shaper) one(n int) bool { return s.IntN(n) == 0 }
+
+func pick[T any](s *shaper, list ...T) T { return list[s.IntN(len(list))] }
+
+// addr returns an address at random, of those that rules have named, or near one.
+func (s *shaper) addr() netip.Addr {
+	if len(s.addrs) > 0 && !s.one(5) {
+		a := s.addrs[s.IntN(len(s.addrs))]
+		if s.one(4) {
+			if b := a.Next(); b.IsValid() {
+				a = b
+			}
+		}
+		return a
+	}
+	if s.version == 4 {
+		return netip.AddrFrom4([4]byte{10, byte(s.IntN(3)), byte(s.IntN(2) * 128), byte(s.IntN(3))})
+	}
+	b := netip.MustParseAddr("2001:db8::").As16()
+	b[5], b[7], b[15] = byte(s.IntN(2)), byte(s.IntN(3)), byte(s.IntN(3))
+	return netip.AddrFrom16(b)
+}
+
+func (s *shaper) port() uint16 {
+	if len(s.ports) > 0 && !s.one(4) {
+		return s.ports[s.IntN(len(s.ports))]
+	}
+	return pick(s, uint16(0), 1, 22, 53, 80, 443, 1024, 8080, 65535, uint16(s.Uint32()))
+}
+
+// any returns a shape at random.
+func (s *shaper) any() shape {
+	x := shape{
+		in: packet.Port(s.IntN(2)), src: s.addr(), dst: s.addr(), sport: s.port(), dport: s.port(),
+		proto: pick[uint8](s, 6, 6, 6, 17, 17, 17, 1, 1, 132, 136, 33, 47, 50, 51, 58, uint8(s.Uint32())),
+		ttl:   uint8(1 + s.IntN(255)), tos: uint8(s.Uint32()), payload: s.IntN(100), source: [6]byte{2, 0, 0, 0, 0, 1}, vlan: -1,
+	}
+	if s.version == 6 && x.proto == 58 || s.version == 4 && x.proto == 58 {
+		x.proto = 1
+	}
+	x.typ, x.code = pick[uint8](s, 8, 8, 0, 13, 14, 15, 17, 3, 5, 11, 12), uint8(s.IntN(3))
+	if s.version == 6 {
+		x.typ = pick[uint8](s, 128, 128, 129, 139, 140, 135, 136, 1, 2, 3, 4)
+	}
+	x.flags = packettest.SYN
+	if s.one(3) {
+		x.flags = pick[uint8](s, packettest.ACK, packettest.SYN|packettest.ACK, packettest.FIN|packettest.ACK, packettest.RST, packettest.PSH|packettest.ACK, 0, uint8(s.Uint32()))
+	}
+	if s.one(3) {
+		x.options = pick(s, [][]byte{packettest.MSS(uint16(1459 + s.IntN(3)))}, [][]byte{packettest.MSS(1460), packettest.SACKPermitted(), packettest.WindowScale(7)},
+			[][]byte{packettest.NOP(2), packettest.Timestamps(1, 2)}, [][]byte{{byte(s.IntN(9)), byte(s.IntN(9)), 0, 1}})
+	}
+	if s.one(12) {
+		x.vlan = s.IntN(3)
+	}
+	if s.version == 6 && s.one(8) {
+		x.routing = []byte{byte(s.IntN(3)), byte(s.IntN(3)), 0, 0, 0, byte(s.IntN(2))}
+	}
+	if s.one(8) {
+		x.headers = s.IntN(4)
+	}
+	return x
+}
+
+// aimed returns a shape that a rule at random matches, or misses by little. The rules that lead to its chain match as well
+// as can be.
+func (s *shaper) aimed() shape {
+	x := s.any()
+	if len(s.targets) == 0 {
+		return x
+	}
+	a := s.targets[s.IntN(len(s.targets))]
+	way := []aim{a}
+	for range 8 {
+		up := s.callers[way[len(way)-1].table+" "+way[len(way)-1].chain]
+		if len(up) == 0 {
+			break
+		}
+		way = append(way, up[s.IntN(len(up))])
+	}
+	for i := len(way) - 1; i >= 0; i-- {
+		// Once in three times one condition of the rule aimed at is missed.
+		miss := -1
+		if i == 0 && s.one(3) {
+			miss = s.IntN(6 + len(way[i].rule.Matches))
+		}
+		s.satisfy(&x, way[i].rule, miss)
+	}
+	return x
+}
+
+// satisfy changes a shape so that the rule matches, but for the condition with the number miss.
+func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
+	want := func(n int, not bool) bool { return (n != miss) != not }
+	if r.Src.Set {
+		x.src = s.inside(r.Src.Addr, r.Src.Mask, want(0, r.Src.Not))
+		s.remember(x.src)
+	}
+	if r.Dst.Set {
+		x.dst = s.inside(r.Dst.Addr, r.Dst.Mask, want(1, r.Dst.Not))
+		s.remember(x.dst)
+	}
+	s.arrive(x, r.In, want(2, false), false)
+	s.arrive(x, r.Out, want(3, false), true)
+	if r.Proto.Num != 0 {
+		if want(4, r.Proto.Not) {
+			x.proto = r.Proto.Num
+			if x.proto == 58 {
+				x.proto = 1
+			}
+		} else if x.proto == r.Proto.Num || x.proto == 1 && r.Proto.Num == 58 {
+			x.proto = pick[uint8](s, 6, 17, 132, r.Proto.Num+1, r.Proto.Num-1)
+		}
+	}
+	for i, m := range r.Matches {
+		want := func(not bool) bool { return want(6+i, not) }
+		switch m := m.(type) {
+		case *rules.TCPMatch:
+			x.sport, x.dport = s.within(x.sport, m.Src, want), s.within(x.dport, m.Dst, want)
+			if m.Flags.Set {
+				x.hasFlags = true
+				x.flags = x.flags&^m.Flags.Mask | m.Flags.Want
+				if !want(m.Flags.Not) {
+					x.flags ^= m.Flags.Mask & (1 << s.IntN(8))
+				}
+			}
+			if k := m.Option.Kind; k != 0 {
+				x.options = nil
+				if want(m.Option.Not) {
+					x.options = [][]byte{packettest.NOP(s.IntN(3)), {k, 4, 5, 180}}
+				}
+			}
+		case *rules.UDPMatch:
+			x.sport, x.dport = s.within(x.sport, m.Src, want), s.within(x.dport, m.Dst, want)
+		case *rules.PortsMatch:
+			x.sport, x.dport = s.within(x.sport, m.Src, want), s.within(x.dport, m.Dst, want)
+		case *rules.MultiportMatch:
+			q := m.Ports[s.IntN(len(m.Ports))]
+			q.Not = m.Not
+			if m.Side == rules.PortSource || m.Side == rules.PortEither && s.one(2) {
+				x.sport = s.within(x.sport, q, want)
+			} else {
+				x.dport = s.within(x.dport, q, want)
+			}
+		case *rules.ICMPMatch:
+			if want(m.Not) && !m.Any {
+				x.typ, x.code = m.Type, m.MinCode
+				if m.MaxCode > m.MinCode {
+					x.code += uint8(s.IntN(int(m.MaxCode-m.MinCode) + 1))
+				}
+			} else if m.MaxCode < 255 {
+				x.code = m.MaxCode + 1
+			}
+		case *rules.IPRangeMatch:
+			if m.Src.Set {
+				x.src = s.between(m.Src, want(m.Src.Not))
+				s.remember(x.src)
+			}
+			if m.Dst.Set {
+				x.dst = s.between(m.Dst, want(m.Dst.Not))
+				s.remember(x.dst)
+			}
+		case *rules.LengthMatch:
+			n := int(pick(s, m.Lo, m.Hi))
+			if !want(m.Not) {
+				n = pick(s, int(m.Lo)-1, int(m.Hi)+1)
+			}
+			x.payload = -n // the length of the datagram
+		case *rules.TTLMatch:
+			x.ttl = m.Value
+			if v := want(m.Compare == rules.NotEqual); !v || m.Compare == rules.Less || m.Compare == rules.Greater {
+				x.ttl = pick(s, m.Value-1, m.Value, m.Value+1)
+			}
+		case *rules.TOSMatch:
+			x.tos = x.tos&^m.Mask | m.Value
+			if !want(m.Not) {
+				x.tos ^= 1 << s.IntN(8)
+			}
+		case *rules.ECNMatch:
+			if m.ECT {
+				x.tos = x.tos&^3 | m.Codepoint
+				if !want(m.NotECT) {
+					x.tos ^= 1
+				}
+			}
+			if m.ECE || m.CWR {
+				x.hasFlags = true
+				x.flags ^= pick[uint8](s, 0, packettest.ECE, packettest.CWR, packettest.ECE|packettest.CWR)
+			}
+		case *rules.MACMatch:
+			if x.source = m.Addr; !want(m.Not) {
+				x.source[5]++
+			}
+			x.source[0] &^= 1
+		case *rules.AddrTypeMatch:
+			if s.one(2) {
+				x.src = s.special()
+			}
+			if s.one(2) {
+				x.dst = s.special()
+			}
+		case *rules.MSSMatch:
+			v := pick(s, m.Lo, m.Hi)
+			if !want(m.Not) {
+				v = pick(s, m.Lo-1, m.Hi+1)
+			}
+			x.options = [][]byte{packettest.MSS(v)}
+		case *rules.StringMatch:
+			if x.text = nil; want(m.Not) {
+				x.text = []byte(m.Text)
+				x.payload = max(x.payload, len(x.text)+s.IntN(40))
+			}
+		case *rules.RoutingMatch:
+			if x.routing = nil; !s.one(4) {
+				x.routing = append([]byte{m.Type, byte(m.SegsLo)}, make([]byte, []int{4, 20, 12}[s.IntN(3)])...)
+				if !want(m.TypeNot) {
+					x.routing[0]++
+				}
+				if s.one(3) {
+					x.routing[5] = 1
+				}
+			}
+		case *rules.PhysdevMatch:
+			s.arrive(x, m.In, want(false), false)
+			s.arrive(x, m.Out, want(false), true)
+		case *rules.ConntrackMatch:
+			for _, a := range []struct {
+				at    *netip.Addr
+				m     rules.AddrMatch
+				reply bool
+			}{{&x.src, m.OrigSrc, false}, {&x.dst, m.OrigDst, false}, {&x.dst, m.ReplSrc, true}, {&x.src, m.ReplDst, true}} {
+				if a.m.Set {
+					*a.at = s.inside(a.m.Addr, a.m.Mask, want(a.m.Not))
+				}
+			}
+			x.sport, x.dport = s.within(x.sport, m.OrigSrcPort, want), s.within(x.dport, m.OrigDstPort, want)
+			x.dport, x.sport = s.within(x.dport, m.ReplSrcPort, want), s.within(x.sport, m.ReplDstPort, want)
+		}
+	}
+}
+
+// remember keeps an address for later frames.
+func (s *shaper) remember(a netip.Addr) {
+	if len(s.addrs) < 64 {
+		s.addrs = append(s.addrs, a)
+	}
+}
+
+// special returns an address of a type of its own.
+func (s *shaper) special() netip.Addr {
+	list := []string{"127.0.0.1", "224.0.0.5", "239.1.2.3", "10.0.0.1", "0.0.0.0", "255.255.255.255", "240.0.0.1", "169.254.1.1"}
+	if s.version == 6 {
+		list = []string{"::1", "ff02::1", "ff0e::5", "2001:db8::1", "::", "fe80::1", "fc00::1"}
+	}
+	return netip.MustParseAddr(list[s.IntN(len(list))])
+}
+
+// netipOf returns an address of the shaper's version.
+func (s *shaper) netipOf(a packet.Addr) netip.Addr {
+	if s.version == 4 {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(a.Lo))
+		return netip.AddrFrom4(b)
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], a.Hi)
+	binary.BigEndian.PutUint64(b[8:], a.Lo)
+	return netip.AddrFrom16(b)
+}
+
+// inside returns an address under a mask, often one at its bounds, or one that is not under it.
+func (s *shaper) inside(addr, mask packet.Addr, in bool) netip.Addr {
+	fill := pick(s, packet.Addr{}, packet.Addr{Hi: 1<<64 - 1, Lo: 1<<64 - 1}, packet.Addr{Hi: s.Uint64(), Lo: s.Uint64()})
+	a := packet.Addr{Hi: addr.Hi&mask.Hi | fill.Hi&^mask.Hi, Lo: addr.Lo&mask.Lo | fill.Lo&^mask.Lo}
+	if in {
+		return s.netipOf(a)
+	}
+	// One of the lowest bits of the mask is turned: the address next to the network.
+	if m := mask.Lo; m != 0 && (s.version == 4 && uint32(m) != 0 || s.version == 6) {
+		a.Lo ^= m & -m
+	} else if mask.Hi != 0 {
+		a.Hi ^= mask.Hi & -mask.Hi
+	}
+	return s.netipOf(a)
+}
+
+// between returns an address of a range, at its bounds, or just outside.
+func (s *shaper) between(r rules.AddrRange, in bool) netip.Addr {
+	lo, hi := s.netipOf(r.Lo), s.netipOf(r.Hi)
+	if in {
+		return pick(s, lo, hi)
+	}
+	if a := lo.Prev(); a.IsValid() && s.one(2) {
+		return a
+	}
+	if a := hi.Next(); a.IsValid() {
+		return a
+	}
+	return lo
+}
+
+// within returns a port that a range takes, at its bounds, or one just outside. A range that takes everything leaves the
+// port as it is.
+func (s *shaper) within(port uint16, r rules.PortRange, want func(bool) bool) uint16 {
+	if r.Lo == 0 && r.Hi == 65535 && !r.Not || r.Lo == 0 && r.Hi == 0 && !r.Not && s.one(2) {
+		return port
+	}
+	v := pick(s, r.Lo, r.Hi, r.Lo+uint16(s.IntN(int(r.Hi-r.Lo)+1)))
+	if !want(r.Not) {
+		v = pick(s, r.Lo-1, r.Hi+1)
+	}
+	if len(s.ports) < 64 {
+		s.ports = append(s.ports, v)
+	}
+	return v
+}
+
+// arrive chooses the port by which the packet comes in, so that it uses an interface, or not.
+func (s *shaper) arrive(x *shape, m rules.InterfaceMatch, in, out bool) {
+	if m.Name == "" {
+		return
+	}
+	for p := range packet.Port(packet.Ports) {
+		name := [2]string{s.opt.InsideName, s.opt.OutsideName}[p]
+		hit := m.Name == name || m.Name == p.String()
+		if n := len(m.Name) - 1; m.Name[n] == '+' {
+			hit = len(name) >= n && name[:n] == m.Name[:n] || len(p.String()) >= n && p.String()[:n] == m.Name[:n]
+		}
+		if (hit != m.Not) == in {
+			x.in = p
+			if out {
+				x.in = p.Other()
+			}
+			if s.one(2) {
+				return
+			}
+		}
+	}
+}
+
+// icmp returns the protocol's number for the shape's version.
+func (x *shape) number() uint8 {
+	if x.proto == 1 && x.src.Is6() {
+		return 58
+	}
+	return x.proto
+}
+
+// build puts a frame together. Options further change it.
+func (x *shape) build(more ...packettest.Option) []byte {
+	payload := x.payload
+	head := map[uint8]int{6: 20, 17: 8, 136: 8, 132: 12, 33: 12, 1: 8, 47: 4}[x.proto]
+	ip := 20
+	if x.src.Is6() {
+		ip = 40
+	}
+	if payload < 0 { // the length of the datagram
+		payload = max(0, min(-payload, 1500)-head-ip)
+		if x.proto == 6 {
+			x.options = nil
+		}
+		x.routing, x.headers = nil, 0
+	}
+	b := make([]byte, payload)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	copy(b[max(0, len(b)-len(x.text))/2:], x.text)
+	opts := []packettest.Option{packettest.TTL(x.ttl), packettest.TOS(x.tos), packettest.Payload(b), packettest.Ether([6]byte{2, 0, 0, 0, 0, 2}, x.source)}
+	if x.vlan >= 0 {
+		opts = append(opts, packettest.VLAN(uint16(x.vlan)))
+	}
+	if x.src.Is6() {
+		if x.headers&1 != 0 {
+			opts = append(opts, packettest.HopByHop(nil))
+		}
+		if len(x.routing) > 0 {
+			h := make([]byte, (4+len(x.routing)-2+7)/8*8)
+			h[1] = byte(len(h)/8 - 1)
+			copy(h[2:], x.routing)
+			opts = append(opts, packettest.ExtHeader(43, h))
+		}
+		if x.headers&2 != 0 {
+			opts = append(opts, packettest.DestinationOptions(nil))
+		}
+	} else if x.headers == 1 {
+		opts = append(opts, packettest.IPv4Options([]byte{1, 1, 1, 1}))
+	}
+	opts = append(opts, more...)
+	src, dst := netip.AddrPortFrom(x.src, x.sport), netip.AddrPortFrom(x.dst, x.dport)
+	switch x.proto {
+	case 6:
+		if len(x.options) > 0 {
+			opts = append(opts, packettest.TCPOptions(x.options...))
+		}
+		return packettest.NewTCP(src, dst, x.flags, opts...)
+	case 17:
+		return packettest.NewUDP(src, dst, opts...)
+	case 136:
+		return packettest.NewUDPLite(src, dst, opts...)
+	case 132:
+		return packettest.NewSCTP(src, dst, 0, packettest.SCTPChunk(1, 0, make([]byte, 16)), opts...)
+	case 33:
+		return packettest.NewDCCP(src, dst, 0, opts...)
+	case 47:
+		return packettest.NewGRE(x.src, x.dst, 0x800, opts...)
+	case 1:
+		return packettest.NewICMP(x.src, x.dst, x.typ, x.code, x.sport, x.dport, opts...)
+	}
+	return packettest.NewIP(x.src, x.dst, x.number(), opts...)
+}
+
+// flow is a connection that frames belong to.
+type flow struct {
+	shape    shape
+	sent     [2]int // frames in each direction
+	seq, ack uint32 // of the end that began
+	last     []byte // in the original direction
+}
+
+// frame appends the next frame, or the fragments of the next datagram.
+func (s *shaper) frame(out []shot) []shot {
+	var b []byte
+	in := packet.Inside
+	switch n := s.IntN(100); {
+	case n < 45 || len(s.flows) == 0:
+		f := &flow{shape: s.aimed(), seq: s.Uint32(), ack: s.Uint32()}
+		s.flows = append(s.flows, f)
+		in, b = f.shape.in, s.next(f, false)
+	case n < 80: // a flow goes on
+		f := s.flows[max(len(s.flows)-1-s.IntN(min(len(s.flows), 8)), 0)]
+		reply := f.sent[1] < f.sent[0] && !s.one(4)
+		in = f.shape.in
+		if reply {
+			in = in.Other()
+		}
+		b = s.next(f, reply)
+	case n < 86: // an error about a flow
+		f := s.flows[len(s.flows)-1-s.IntN(min(len(s.flows), 8))]
+		typ, code := pick[uint8](s, 3, 11, 12), uint8(s.IntN(4))
+		if s.version == 6 {
+			typ, code = pick[uint8](s, 1, 2, 3, 4), uint8(s.IntN(5))
+		}
+		b = packettest.NewICMPError(s.addr(), f.shape.src, typ, code, 0, f.last, 0, packettest.TTL(uint8(s.Uint32())))
+		in = f.shape.in.Other()
+	case n < 90: // bad in some way
+		x := s.aimed()
+		in = x.in
+		switch s.IntN(4) {
+		case 0:
+			b = x.build(packettest.BadChecksum())
+		case 1: // a short transport header
+			b = packettest.NewIP(x.src, x.dst, x.number(), packettest.PayloadLen(s.IntN(24)), packettest.TTL(x.ttl))
+		case 2: // bytes turned
+			b = s.turned(x.build())
+		case 3:
+			b = x.build(packettest.Pad(s.IntN(20)))
+		}
+	case n < 94: // fragments
+		x := s.aimed()
+		x.payload = 40 + s.IntN(100)
+		if !slices.Contains([]uint8{1, 6, 17, 47, 132, 136}, x.proto) {
+			x.proto = packettest.ProtoUDP
+		}
+		s.id++
+		parts := packettest.Fragments(x.build(), s.id, 8*(1+s.IntN(6))+24)
+		for _, part := range parts {
+			out = append(out, shot{in: x.in, frame: part})
+		}
+		return out
+	default: // of a connection that nobody began
+		x := s.aimed()
+		if x.proto == 6 && !x.hasFlags {
+			x.flags = pick[uint8](s, packettest.ACK, packettest.RST|packettest.ACK, packettest.FIN|packettest.ACK, packettest.SYN|packettest.ACK)
+		}
+		in, b = x.in, x.build()
+	}
+	return append(out, shot{in: in, frame: b})
+}
+
+// turned turns bits of a frame, mostly in the transport header; its checksum is right at times.
+func (s *shaper) turned(b []byte) []byte {
+	p := packet.Packet{Frame: b}
+	packet.Parse(&p)
+	if p.Class > packet.ClassIPv6 || p.L4 == 0 || s.one(8) {
+		b[s.IntN(len(b)-packet.EthernetHeader)+packet.EthernetHeader] ^= 1 << s.IntN(8)
+		return b
+	}
+	room := min(int(p.End-p.L4), 24)
+	if room == 0 {
+		return b
+	}
+	for range 1 + s.IntN(2) {
+		b[int(p.L4)+s.IntN(room)] ^= 1 << s.IntN(8)
+	}
+	if s.one(2) && p.Proto != packet.ProtoUDPLite {
+		packettest.FixChecksums(b)
+	}
+	return b
+}
+
+// next makes the next frame of a flow in a direction.
+func (s *shaper) next(f *flow, reply bool) []byte {
+	x := f.shape
+	if f.sent[0] > 0 {
+		x.payload = s.IntN(100)
+		if s.one(3) {
+			x.ttl, x.tos = uint8(1+s.IntN(255)), uint8(s.Uint32())
+		}
+	}
+	if reply {
+		x.src, x.dst, x.sport, x.dport = x.dst, x.src, x.dport, x.sport
+		x.routing = nil
+		switch {
+		case x.proto != 1:
+		case s.version == 6:
+			x.typ = map[uint8]uint8{128: 129, 139: 140}[x.typ]
+		default:
+			x.typ = map[uint8]uint8{8: 0, 13: 14, 15: 16, 17: 18}[x.typ]
+		}
+		if x.proto == 1 { // the identifier stays
+			x.sport, x.dport = f.shape.sport, f.shape.dport
+		}
+	}
+	var opts []packettest.Option
+	if x.proto == 6 {
+		side := 0
+		if reply {
+			side = 1
+		}
+		seq, ack := f.seq, f.ack
+		if reply {
+			seq, ack = ack, seq
+		}
+		switch {
+		case x.hasFlags && s.one(2):
+		case f.sent[0] == 0:
+		case f.sent[side] == 0:
+			x.flags = packettest.SYN | packettest.ACK
+			ack++
+		case s.one(12):
+			x.flags = pick[uint8](s, packettest.FIN|packettest.ACK, packettest.RST)
+			seq, ack = seq+1, ack+1
+		default:
+			x.flags = packettest.ACK
+			x.options = nil
+			seq, ack = seq+1, ack+1
+			x.payload = s.IntN(20)
+		}
+		opts = append(opts, packettest.Seq(seq), packettest.Ack(ack))
+	}
+	b := x.build(opts...)
+	if reply {
+		f.sent[1]++
+	} else {
+		f.sent[0]++
+		f.last = slices.Clone(b)
+	}
+	return b
+}
+
+// stream makes at least n frames.
+func (s *shaper) stream(n int) []shot {
+	var out []shot
+	for len(out) < n {
+		out = s.frame(out)
+	}
+	return out
+}
