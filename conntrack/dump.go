@@ -74,7 +74,7 @@ func (t *Table) fill(ref uint32, out *Info, now Tick, ext uint64) {
 
 // outline writes what an entry itself has.
 func (t *Table) outline(e *entry, out *Info, now Tick) {
-	out.Key, out.Flipped = e.key, e.flags&entryFlipped != 0
+	out.Key, out.Flipped, out.In = e.key, e.flags&entryFlipped != 0, packet.Port(e.flags>>7)
 	out.State, out.Status, out.Mark = e.state, uint32(e.status), e.mark
 	out.Left, out.ID = uint32(max(0, int32(e.deadline-now))), t.id(&e.key)
 }

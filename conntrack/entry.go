@@ -29,6 +29,8 @@ const (
 	// entryPolicy: a rule gave it a timeout policy, whose number is in a side array.
 	entryPolicy uint8 = 1 << 5
 	entryTicket uint8 = 1 << 6 // has tickets
+	// entryOutside: the first packet came in on the outside port. packet.Port shifted by 7.
+	entryOutside uint8 = 1 << 7
 )
 
 // dir returns the direction of a packet that belongs to e.

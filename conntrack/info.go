@@ -27,6 +27,8 @@ type Info struct {
 	Tags                   [2]uint32 // SCTP: the verification tags that packets of each direction carry; 0: not known
 	Timeout, StreamTimeout uint32    // GRE: the connection's own timeouts before and after a reply, in ms
 
+	In packet.Port // the port that its first packet came in on
+
 	Helper        Helper     // HelperNone: none
 	Master        packet.Key // StatusExpected: the connection that expected this one; it may be gone
 	MasterFlipped bool       // the master's original direction runs from Master.B to Master.A

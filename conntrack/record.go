@@ -17,7 +17,7 @@ import (
 //	32  port of A, port of B (ICMP: identifier; request's type<<8 | code)
 //	36  zone
 //	38  protocol, family (4 or 6)
-//	40  flags: 1 the original direction runs from B to A, 2 counters, 4 age, 8 labels are valid
+//	40  flags: 1 the original direction runs from B to A, 2 counters, 4 age, 8 labels are valid, 16 began on the outside port
 //	41  the protocol's state (TCP: enum tcp_conntrack, SCTP: enum sctp_conntrack)
 //	42  status (enum ip_conntrack_status: EXPECTED, SEEN_REPLY, ASSURED, CONFIRMED, FIXED_TIMEOUT)
 //	44  mark
@@ -66,7 +66,8 @@ const (
 	stateHasCounts  = 2
 	stateHasAge     = 4
 	stateHasLabels  = 8
-	stateKnownFlags = 15
+	stateOutside    = 16
+	stateKnownFlags = 31
 )
 
 // portableStatus are the status bits that travel.
@@ -136,6 +137,9 @@ func (t *Table) export(ref uint32, s *Record, now Tick, ext uint64) {
 	le.PutUint16(s[stateZone:], e.key.Zone)
 	s[stateProto], s[stateFamily] = e.key.Proto, e.key.Family
 	s[stateFlags] = e.flags & entryFlipped
+	if e.flags&entryOutside != 0 {
+		s[stateFlags] |= stateOutside
+	}
 	s[stateState] = e.state
 	le.PutUint16(s[stateStatus:], e.status&uint16(portableStatus))
 	le.PutUint32(s[stateMark:], e.mark)
@@ -355,6 +359,9 @@ func (t *Table) enter(ref uint32, s *Record, k *packet.Key, now Tick, ext uint64
 		flags: s[stateFlags] & entryFlipped, status: le.Uint16(s[stateStatus:]) | uint16(StatusConfirmed)}
 	if k.A == k.B && k.APort == k.BPort && k.Proto != packet.ProtoICMP && k.Proto != packet.ProtoICMPv6 {
 		e.flags |= entrySelf
+	}
+	if s[stateFlags]&stateOutside != 0 {
+		e.flags |= entryOutside
 	}
 	if t.aids.items != nil {
 		t.aids.items[ref] = aid{}

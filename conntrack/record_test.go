@@ -232,7 +232,7 @@ func TestRecordCheck(t *testing.T) {
 	}{
 		{"family", func(r *Record) { r[stateFamily] = 5 }, "family"},
 		{"address", func(r *Record) { r[0] = 1 }, "not an IPv4 address"},
-		{"flags", func(r *Record) { r[stateFlags] = 16 }, "unknown flags"},
+		{"flags", func(r *Record) { r[stateFlags] = 32 }, "unknown flags"},
 		{"status", func(r *Record) { r[stateStatus+1] = 2 }, "status"},
 		{"left", func(r *Record) { le.PutUint32(r[stateLeft:], 0) }, "left"},
 		{"helper", func(r *Record) { r[stateHelper] = uint8(HelperTFTP) }, "helper"},

@@ -239,7 +239,7 @@ func (t *Table) begin(p *packet.Packet, why Reason, now Tick) Conn {
 		return Conn{State: StateNew, Fresh: true}
 	}
 	e := &t.hot.items[ref]
-	*e = entry{key: p.Key, flags: uint8(p.Flags) & entryFlipped}
+	*e = entry{key: p.Key, flags: uint8(p.Flags)&entryFlipped | uint8(p.In)<<7}
 	if p.Key.A == p.Key.B && p.Key.APort == p.Key.BPort && !icmp {
 		e.flags |= entrySelf
 	}

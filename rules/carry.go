@@ -96,7 +96,7 @@ func (rs *Ruleset) Adopt(from *Ruleset, m Mapping) {
 // replace puts others in the places of elements.
 func replace[T any](list []*T, by map[*T]*T) {
 	for k, x := range list {
-		if y := by[x]; y != nil {
+		if y := by[x]; y != nil && y != x { // a change of one rule may leave the list in common with the other rule set
 			list[k] = y
 		}
 	}

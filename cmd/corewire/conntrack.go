@@ -43,6 +43,9 @@ var familiar = map[string]string{
 
 // translate puts a verb where the arguments name it as the conntrack tool does. A table's name may follow it, as there.
 func translate(args []string) []string {
+	if len(args) > 1 && args[0] == "rules" {
+		return translateRules(args)
+	}
 	if len(args) < 2 || args[0] != "conntrack" {
 		return args
 	}

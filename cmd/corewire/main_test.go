@@ -76,6 +76,20 @@ func TestExitCodes(t *testing.T) {
 		{"conntrack nonsense", 2, "nonsense"},
 		{"config nonsense", 2, "nonsense"},
 		{"rules nonsense", 2, "nonsense"},
+		{"rules insert", 2, "a chain is missing"},
+		{"rules delete FORWARD", 2, "number or text"},
+		{"rules replace FORWARD -j ACCEPT", 2, "number is missing"},
+		{"rules -P FORWARD", 2, "a policy is missing"},
+		{"rules flush FORWARD now", 2, "now"},
+		{"rules append -4 -6 FORWARD", 2, "exclude"},
+		{"rules append FORWARD -t", 2, "-t needs an argument"},
+		{"rules show -4 -6 " + noSocket, 2, "exclude"},
+		{"rules insert --help", 0, ""},
+		{"rules -I FORWARD 2 -j ACCEPT " + noSocket, 4, "is the firewall running"},
+		{"rules -t raw " + noSocket + " -D PREROUTING 1", 4, "is the firewall running"},
+		{"rules zero " + noSocket, 4, ""},
+		{"rules save " + noSocket, 4, ""},
+		{"reload --connections some " + noSocket, 4, ""},
 		{"config set", 2, "1 arg"},
 		{"config set a " + noSocket, 2, "NAME=VALUE"},
 		{"conntrack list --family 5 " + noSocket, 2, "--family"},
@@ -130,7 +144,7 @@ func TestExitCodes(t *testing.T) {
 // Every command has help with what it is for; those with flags or arguments of their own an example or a usage line.
 func TestHelp(t *testing.T) {
 	var all strings.Builder
-	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack events", "conntrack update", "conntrack delete", "conntrack flush", "conntrack export", "conntrack import", "sysctl", "stats", "rules show", "config", "config check", "config set", "reload", "release", "status", "version"} {
+	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack events", "conntrack update", "conntrack delete", "conntrack flush", "conntrack export", "conntrack import", "sysctl", "stats", "rules", "rules show", "rules save", "rules insert", "rules zero", "config", "config check", "config set", "reload", "release", "status", "version"} {
 		out, err := call(t, append(strings.Fields(words), "--help")...)
 		if err != nil {
 			t.Fatal(err)
@@ -176,23 +190,21 @@ func TestConfigShow(t *testing.T) {
 func TestPrintRules(t *testing.T) {
 	chains := []control.ChainCounters{
 		{Table: "filter", Chain: "FORWARD", Family: "IPv4 and IPv6", Policy: "DROP", Packets: 3, Bytes: 180, Rules: []control.RuleCounters{
-			{Number: 1, Packets: 123456789, Bytes: 99999, Target: "ACCEPT", Proto: "all", In: "*", Out: "*", Src: "anywhere", Dst: "anywhere", Options: "--ctstate RELATED,ESTABLISHED", Save: "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"},
-			{Number: 2, Packets: 7, Bytes: 12345678901234567, Target: "web", Proto: "tcp", In: "inside", Out: "*", Src: "10.0.0.0/8", Dst: "0.0.0.0/0", Save: "-A FORWARD -s 10.0.0.0/8 -i inside -p tcp -j web"},
+			{Number: 1, Packets: 123456789, Bytes: 99999, Target: "ACCEPT", Proto: "all", Opt: "--", In: "*", Out: "*", Src: "anywhere", Dst: "anywhere", Options: "ctstate RELATED,ESTABLISHED", Place: "r.rules:3"},
+			{Number: 2, Packets: 0, Bytes: 12345678901234567, Target: "web", Proto: "!tcp", Opt: "--", In: "inside", Out: "!outside", Src: "10.0.0.0/8", Dst: "!192.0.2.1", Options: "[goto]  TTL match TTL == 4", Place: "corewire rules insert:1", NoCache: []string{"TTL or hop limit"}},
 		}},
-		{Table: "filter", Chain: "web", Family: "IPv4 and IPv6", Rules: []control.RuleCounters{{Number: 1, Target: "ACCEPT", Proto: "tcp", In: "*", Out: "*", Src: "anywhere", Dst: "anywhere", Options: "--dport 80", Save: "-A web -p tcp -m tcp --dport 80 -j ACCEPT"}}},
-		{Table: "filter", Chain: "FORWARD", Family: "IPv6", Policy: "ACCEPT"},
+		{Table: "filter", Chain: "web", Family: "IPv4 and IPv6", References: 1, Rules: []control.RuleCounters{{Number: 1, Target: "ACCEPT", Proto: "tcp", Opt: "--", In: "*", Out: "*", Src: "anywhere", Dst: "anywhere", Options: "tcp dpt:80"}}},
 	}
 	var b bytes.Buffer
-	if err := printRules(&b, chains, false); err != nil {
-		t.Fatal(err)
-	}
-	b.WriteString("---\n")
-	if err := printRules(&b, chains[:1], true); err != nil {
-		t.Fatal(err)
-	}
-	b.WriteString("---\n")
-	if err := printSave(&b, chains); err != nil {
-		t.Fatal(err)
+	for _, o := range []listOptions{{tables: true}, {exact: true, numbers: true}, {origin: true}, {unmatched: true}} {
+		list := chains
+		if o.unmatched {
+			list = unmatched(chains)
+		}
+		if err := o.print(&b, list); err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString("---\n")
 	}
 	golden(t, "rules.golden", b.String())
 }

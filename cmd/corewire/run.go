@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -164,9 +165,6 @@ func announce(w io.Writer, status *control.Status, c *config.Config, server *con
 	return nil
 }
 
-// reloadTimeout bounds how long a reload waits for workers.
-const reloadTimeout = 10 * time.Second
-
 // watch reloads on SIGHUP and keeps the service manager informed, until ctx ends.
 func watch(ctx context.Context, f *control.Firewall, hangup <-chan os.Signal, log *slog.Logger) {
 	manager := control.NewManager()
@@ -183,6 +181,8 @@ func watch(ctx context.Context, f *control.Firewall, hangup <-chan os.Signal, lo
 	}
 	tell(manager.Ready("forwarding"))
 	defer func() { tell(manager.Stopping()) }()
+	var reloading sync.WaitGroup
+	defer reloading.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -197,20 +197,30 @@ func watch(ctx context.Context, f *control.Firewall, hangup <-chan os.Signal, lo
 			}
 			cancel()
 		case <-hangup:
-			asked, cancel := context.WithTimeout(ctx, reloadTimeout)
-			r, err := f.Reload(asked)
-			cancel()
-			if err != nil {
-				log.Error("reload refused", "error", err)
-				continue
-			}
-			for _, w := range r.Warnings {
-				log.Warn(w)
-			}
-			for _, change := range r.Changes {
-				log.Info("setting changed", "name", change.Name, "from", change.From, "to", change.To)
-			}
-			log.Info("reloaded", "rules", r.Rules)
+			// Beside this loop: judging connections again takes its time, and all is well meanwhile.
+			reloading.Go(func() { reload(ctx, f, log) })
 		}
 	}
+}
+
+// reload reads settings and rules again, and logs what came of it.
+func reload(ctx context.Context, f *control.Firewall, log *slog.Logger) {
+	r, err := f.Reload(ctx, control.ReloadOptions{})
+	if err != nil {
+		log.Error("reload refused", "error", err)
+		return
+	}
+	for _, w := range r.Warnings {
+		log.Warn(w)
+	}
+	for _, change := range r.Changes {
+		log.Info("setting changed", "name", change.Name, "from", change.From, "to", change.To)
+	}
+	if r.Discarded > 0 {
+		log.Warn("changes of single rules are gone, since they are not in the files", "changes", r.Discarded)
+	}
+	if j := r.Rejudged; j != nil {
+		log.Info("connections judged again", "judged", j.Judged, "closed", j.Closed, "ended", j.Ended)
+	}
+	log.Info("reloaded", "rules", r.Rules)
 }

@@ -232,7 +232,7 @@ func TestRun(t *testing.T) {
 	if list := ask("conntrack", "list", "-p", "udp", "--dport", "7000"); !strings.Contains(list, "dst=10.73.0.2") || strings.Count(list, "\n") != 1 {
 		t.Errorf("listing: %q", list)
 	}
-	if out := ask("rules", "show"); !strings.Contains(out, "policy DROP") || !strings.Contains(out, "udp   in0") {
+	if out := ask("rules", "show"); !strings.Contains(out, "policy DROP") || !strings.Contains(out, "udp  --  in0 ") {
 		t.Errorf("rules:\n%s", out)
 	}
 	if out := ask("stats"); !strings.Contains(out, "accept") || !strings.Contains(out, "inside xdp") {

@@ -19,6 +19,9 @@ type Config struct {
 	Rules4 string // iptables-save file for IPv4
 	Rules6 string // ip6tables-save file for IPv6
 
+	ReloadConnections string // keep or rejudge: what a reload of the rules does with connections
+	RuleCounters      string // keep or file: whether counters that stand in rule files are taken
+
 	XDPMode          string        // native or generic
 	CopyMode         string        // auto, copy or zerocopy
 	FailMode         string        // closed or open

@@ -342,7 +342,7 @@ func TestEngineFollowsSettings(t *testing.T) {
 		"inside": "wire and rules", "outside": "wire and rules", "workers": "wire", "cpus": "speed", "fail-mode": "without a worker",
 		"xdp-mode": "wire", "copy-mode": "wire", "driver": "wire", "chunk-size": "wire", "chunks": "wire", "ring-size": "wire", "tx-budget": "wire",
 		"heartbeat-timeout": "without a worker", "burst": "speed", "spin": "speed", "pin-path": "wire", "state-file": "wire",
-		"control-socket": "operation", "metrics-addr": "operation", "metrics-rules": "operation", "log-level": "operation", "log-format": "operation",
+		"control-socket": "operation", "metrics-addr": "operation", "metrics-rules": "operation", "reload-connections": "operation", "rule-counters": "operation", "log-level": "operation", "log-format": "operation",
 		"log-history": "operation", "log-rate": "operation", "log-capture": "operation", "log-capture-size": "operation", "log-capture-files": "operation",
 		"rules": "LoadRules", "rules4": "LoadRules", "rules6": "LoadRules",
 	}

@@ -62,7 +62,12 @@ func (c *Config) compile() (*rules.Ruleset, error) {
 	if len(files) == 0 {
 		return nil, ErrNoRules
 	}
-	return rules.Compile(files, rules.Options{InsideName: c.Inside, OutsideName: c.Outside, Clock: true, Rejects: true, Logs: true, Timeouts: c.tracking.TimeoutPolicies()})
+	return rules.Compile(files, c.RuleOptions())
+}
+
+// RuleOptions returns what rule sets are compiled for: also a change of the running one.
+func (c *Config) RuleOptions() rules.Options {
+	return rules.Options{InsideName: c.Inside, OutsideName: c.Outside, Clock: true, Rejects: true, Logs: true, Timeouts: c.tracking.TimeoutPolicies()}
 }
 
 func readRules(path string) ([]byte, error) {

@@ -109,6 +109,10 @@ var table = sync.OnceValue(func() []Setting {
 	)
 	rows = append(rows, trackingRows()...)
 	rows = append(rows,
+		choice("reload-connections", "Operation", "keep", Live, "what becomes of connections when the rules are read again: keep lets them be, rejudge closes those that the new rules would not let begin",
+			func(c *Config) *string { return &c.ReloadConnections }, "keep", "rejudge"),
+		choice("rule-counters", "Operation", "keep", Live, "counters of rules: keep begins at zero and lets rules that stay go on over a reload, file takes those in the rule files at start and on each reload, as iptables-restore -c does",
+			func(c *Config) *string { return &c.RuleCounters }, "keep", "file"),
 		text("control-socket", "Operation", "/run/corewire/corewire.sock", "a path", Restart, "unix socket (mode 0600) that the other verbs talk to; empty = none",
 			func(c *Config) *string { return &c.ControlSocket }),
 		text("metrics-addr", "Operation", "127.0.0.1:9180", "an address and port", Restart, "where /metrics and /healthz are served; empty = nowhere",

@@ -22,8 +22,9 @@ const (
 	pathCount     = "/v1/conntrack/count"  // GET: Count
 	pathTrackers  = "/v1/conntrack/stats"  // GET: []TrackerStats
 	pathLog       = "/v1/log"              // GET with a LogFilter as query: a stream of lines, JSON objects, or a capture
-	pathRules     = "/v1/rules"            // GET: []RuleCount
-	pathReload    = "/v1/reload"           // POST: Reloaded
+	pathRules     = "/v1/rules"            // GET: []ChainCounters; POST with RuleChange: RuleChanged
+	pathSave      = "/v1/rules/save"       // GET with family (4, 6), table, counters=1: iptables-save text
+	pathReload    = "/v1/reload"           // POST with ReloadOptions: Reloaded
 	pathConfig    = "/v1/config"           // GET: []config.Value; PATCH with name → text: []config.Change
 	pathMetrics   = "/metrics"             // GET: Prometheus text, here and on the metrics address
 	pathHealth    = "/healthz"             // GET: "ok", or 503 and why not, likewise
@@ -48,6 +49,7 @@ type Status struct {
 	Uptime  float64 `json:"uptime_seconds"`
 	Wire    Wire    `json:"wire"`
 	Rules   int     `json:"rules"`   // number of rules in force
+	Changes int     `json:"changes"` // changes of single rules that are in no file
 	Reloads int     `json:"reloads"` // rule sets put in force since start, the first not counted
 	Config  string  `json:"config"`  // configuration file, "" for none
 	Workers int     `json:"workers"`
@@ -186,4 +188,14 @@ type Reloaded struct {
 	Warnings []string        `json:"warnings"` // what in the rule files has no effect
 	Changes  []config.Change `json:"changes"`  // settings that differ from before
 	Rules    int             `json:"rules"`    // number of rules in force now
+
+	Discarded int       `json:"discarded"`          // changes of single rules that are gone, as they are not in the files
+	Rejudged  *Rejudged `json:"rejudged,omitempty"` // what became of the connections, if they were judged again
+}
+
+// Rejudged says how many connections were judged again by new rules, and how many of them closed.
+type Rejudged struct {
+	Judged int    `json:"judged"`
+	Closed int    `json:"closed"`
+	Ended  string `json:"ended,omitempty"` // why not all of them were judged; "": they were
 }

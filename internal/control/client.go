@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"corewire/internal/config"
+	"corewire/rules"
 )
 
 // ErrNotRunning says that nothing answers at the control socket.
@@ -98,9 +99,9 @@ type RemoteError struct {
 func (e *RemoteError) Error() string { return e.Message }
 
 // call sends a request and decodes the answer into a new T.
-func call[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+func call[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (T, error) {
 	var answer T
-	response, err := c.do(ctx, method, path, nil, body)
+	response, err := c.do(ctx, method, path, query, body)
 	if err != nil {
 		return answer, err
 	}
@@ -113,48 +114,64 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 
 // Status asks what runs.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	return call[Status](ctx, c, http.MethodGet, pathStatus, nil)
+	return call[Status](ctx, c, http.MethodGet, pathStatus, nil, nil)
 }
 
 // Stats asks for all counters.
 func (c *Client) Stats(ctx context.Context) (Stats, error) {
-	return call[Stats](ctx, c, http.MethodGet, pathStats, nil)
+	return call[Stats](ctx, c, http.MethodGet, pathStats, nil, nil)
 }
 
 // Count asks for the number of tracked connections.
 func (c *Client) Count(ctx context.Context) (Count, error) {
-	return call[Count](ctx, c, http.MethodGet, pathCount, nil)
+	return call[Count](ctx, c, http.MethodGet, pathCount, nil, nil)
 }
 
 // Trackers asks for the counters of connection tracking, by worker.
 func (c *Client) Trackers(ctx context.Context) ([]TrackerStats, error) {
-	return call[[]TrackerStats](ctx, c, http.MethodGet, pathTrackers, nil)
+	return call[[]TrackerStats](ctx, c, http.MethodGet, pathTrackers, nil, nil)
 }
 
 // Flush deletes all tracked connections and returns how many they were.
 func (c *Client) Flush(ctx context.Context) (int, error) {
-	f, err := call[Flushed](ctx, c, http.MethodDelete, pathConntrack, nil)
+	f, err := call[Flushed](ctx, c, http.MethodDelete, pathConntrack, nil, nil)
 	return f.Flushed, err
 }
 
-// Rules asks for the rules in force with their counters.
-func (c *Client) Rules(ctx context.Context) ([]ChainCounters, error) {
-	return call[[]ChainCounters](ctx, c, http.MethodGet, pathRules, nil)
+// Rules asks for the rules in force with their counters: those for one IP version (4 or 6), or for both (0).
+func (c *Client) Rules(ctx context.Context, family int) ([]ChainCounters, error) {
+	return call[[]ChainCounters](ctx, c, http.MethodGet, pathRules, url.Values{"family": {strconv.Itoa(family)}}, nil)
+}
+
+// ChangeRules changes the rules in force.
+func (c *Client) ChangeRules(ctx context.Context, change RuleChange) (RuleChanged, error) {
+	return call[RuleChanged](ctx, c, http.MethodPost, pathRules, nil, change)
+}
+
+// SaveRules writes the rules in force to w as iptables-save prints them: of one IP version (4 or 6) or of both (0), of one
+// table or of all ("").
+func (c *Client) SaveRules(ctx context.Context, w io.Writer, family int, table string, counters rules.Counting) error {
+	q := url.Values{"family": {strconv.Itoa(family)}, "table": {table}}
+	if counters {
+		q.Set("counters", "1")
+	}
+	_, err := c.lines(ctx, http.MethodGet, pathSave, q, w, nil)
+	return err
 }
 
 // Reload has the firewall read its configuration and rule files again, all or nothing.
-func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
-	return call[Reloaded](ctx, c, http.MethodPost, pathReload, struct{}{})
+func (c *Client) Reload(ctx context.Context, o ReloadOptions) (Reloaded, error) {
+	return call[Reloaded](ctx, c, http.MethodPost, pathReload, nil, o)
 }
 
 // Config asks for the settings in force.
 func (c *Client) Config(ctx context.Context) ([]config.Value, error) {
-	return call[[]config.Value](ctx, c, http.MethodGet, pathConfig, nil)
+	return call[[]config.Value](ctx, c, http.MethodGet, pathConfig, nil, nil)
 }
 
 // Change changes settings, all or nothing, and returns those that differ from before.
 func (c *Client) Change(ctx context.Context, settings map[string]string) ([]config.Change, error) {
-	return call[[]config.Change](ctx, c, http.MethodPatch, pathConfig, settings)
+	return call[[]config.Change](ctx, c, http.MethodPatch, pathConfig, nil, settings)
 }
 
 // Connections writes the tracked connections that f lets through to w, a line each, in f's format, and returns how
@@ -269,7 +286,7 @@ func (c *Client) DeleteExpectations(ctx context.Context, f Filter, w io.Writer) 
 
 // FlushExpectations deletes what helpers expect and returns how many they were.
 func (c *Client) FlushExpectations(ctx context.Context) (int, error) {
-	f, err := call[Flushed](ctx, c, http.MethodDelete, pathExpect, nil)
+	f, err := call[Flushed](ctx, c, http.MethodDelete, pathExpect, nil, nil)
 	return f.Flushed, err
 }
 

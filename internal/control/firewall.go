@@ -39,7 +39,8 @@ type Firewall struct {
 	change  sync.Mutex // one change at a time
 	config  atomic.Pointer[config.Config]
 	reloads atomic.Int64
-	crashed atomic.Bool // a worker panicked: the wire is left to its fail mode
+	edits   atomic.Int64 // changes of rules since their files were read
+	crashed atomic.Bool  // a worker panicked: the wire is left to its fail mode
 }
 
 // link is what a Firewall needs of the two interfaces under it.
@@ -102,6 +103,13 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 		return nil, errors.Join(err, f.logbook.close())
 	}
 	f.logbook.engine.Store(f.engine)
+	if c.RuleCounters == "file" {
+		swap := dataplane.Swap{Ruleset: rs}
+		swap.Counters, swap.Set = rs.FileCounters()
+		if err := f.engine.SwapRuleset(context.Background(), swap); err != nil { // no worker runs yet
+			return nil, errors.Join(err, f.engine.Close(), f.logbook.close())
+		}
+	}
 	return f, nil
 }
 
@@ -146,7 +154,7 @@ func warnings(rs *rules.Ruleset) []string {
 func (f *Firewall) Status() Status {
 	c := f.Config()
 	s := Status{Version: f.options.Version, PID: os.Getpid(), Uptime: time.Since(f.started).Seconds(), Rules: len(f.engine.Ruleset().Rules()),
-		Reloads: int(f.reloads.Load()), Config: c.Path(), Workers: f.engine.Workers()}
+		Reloads: int(f.reloads.Load()), Changes: int(f.edits.Load()), Config: c.Path(), Workers: f.engine.Workers()}
 	if f.link != nil {
 		s.Wire = newWire(f.link.Report())
 	}
@@ -203,45 +211,6 @@ func (f *Firewall) Connections(ctx context.Context, visit func([]conntrack.Info)
 // Flush deletes all tracked connections.
 func (f *Firewall) Flush(ctx context.Context) (int, error) { return f.engine.Flush(ctx) }
 
-// Rules returns the rules in force with their counters.
-func (f *Firewall) Rules(ctx context.Context) ([]ChainCounters, error) {
-	rs, counters, err := f.engine.RuleCounters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return listRules(rs, counters), nil
-}
-
-// Reload reads the settings and the rule files again and puts them in force, or refuses all of it (*RefusedError).
-// Settings changed by Change go back to what flags, environment and file say.
-func (f *Firewall) Reload(ctx context.Context) (Reloaded, error) {
-	f.change.Lock()
-	defer f.change.Unlock()
-	from := f.Config()
-	to := from
-	if f.options.Load != nil {
-		var err error
-		if to, err = f.options.Load(); err != nil {
-			return Reloaded{}, &RefusedError{err}
-		}
-	}
-	changes, err := config.Changes(from, to)
-	if err != nil {
-		return Reloaded{}, &RefusedError{err}
-	}
-	rs, err := to.LoadRules()
-	if err != nil {
-		return Reloaded{}, &RefusedError{err}
-	}
-	if err := f.apply(ctx, from, to, rs); err != nil {
-		return Reloaded{}, err
-	}
-	if changes == nil {
-		changes = []config.Change{}
-	}
-	return Reloaded{Warnings: warnings(rs), Changes: changes, Rules: len(rs.Rules())}, nil
-}
-
 // Change changes settings, names to texts, all of them or none (*RefusedError, or config.Problems for mistakes).
 func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]config.Change, error) {
 	f.change.Lock()
@@ -266,7 +235,11 @@ func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]co
 			return nil, &RefusedError{err}
 		}
 	}
-	if err := f.apply(ctx, from, to, rs); err != nil {
+	var swap *dataplane.Swap
+	if rs != nil {
+		swap = &dataplane.Swap{Ruleset: rs}
+	}
+	if err := f.apply(ctx, from, to, swap); err != nil {
 		return nil, err
 	}
 	if changes == nil {
@@ -275,9 +248,9 @@ func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]co
 	return changes, nil
 }
 
-// apply puts settings and, unless nil, a rule set in force. Everything has been checked by now; what can still fail is
+// apply puts settings and, unless swap is nil, a rule set in force. Everything has been checked by now; what can still fail is
 // a worker that does not answer, and then the settings are put back.
-func (f *Firewall) apply(ctx context.Context, from, to *config.Config, rs *rules.Ruleset) error {
+func (f *Firewall) apply(ctx context.Context, from, to *config.Config, swap *dataplane.Swap) error {
 	if from.Tracking() != to.Tracking() { // immutable: another one is another value
 		if err := f.engine.SetSettings(ctx, to.Tracking()); err != nil {
 			return errors.Join(err, f.back(from))
@@ -288,8 +261,8 @@ func (f *Firewall) apply(ctx context.Context, from, to *config.Config, rs *rules
 			return errors.Join(err, f.back(from))
 		}
 	}
-	if rs != nil {
-		if err := f.engine.SetRuleset(ctx, rs); err != nil {
+	if swap != nil {
+		if err := f.engine.SwapRuleset(ctx, *swap); err != nil {
 			return errors.Join(err, f.back(from))
 		}
 		f.reloads.Add(1)

@@ -57,7 +57,7 @@ func TestLog(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, 1, map[string]string{"log-capture": filepath.Join(dir, "log.pcapng"), "log-capture-files": "2"})
 	r.write(logRules)
-	if _, err := r.client.Reload(r.ctx); err != nil {
+	if _, err := r.client.Reload(r.ctx, ReloadOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r.send(packet.Inside, dns(1), dns(1), pt.NewUDP(pt.AP("10.0.0.1:1"), pt.AP("192.0.2.1:99")))
@@ -140,7 +140,7 @@ func packets(t *testing.T, b []byte) int {
 func TestLogFollow(t *testing.T) {
 	r := newRig(t, 1, nil)
 	r.write(logRules)
-	if _, err := r.client.Reload(r.ctx); err != nil {
+	if _, err := r.client.Reload(r.ctx, ReloadOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(r.ctx)

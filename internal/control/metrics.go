@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"corewire/internal/packet"
+	"corewire/rules"
 )
 
 // scrapeTimeout bounds how long a scrape waits for the workers.
@@ -111,7 +112,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if !c.firewall.Config().MetricsRules {
 		return
 	}
-	chains, err := c.firewall.Rules(ctx)
+	chains, err := c.firewall.Rules(ctx, rules.Both)
 	if err != nil {
 		return
 	}

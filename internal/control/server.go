@@ -16,13 +16,14 @@ import (
 // Times after which the server gives up on a peer that stands still. Requests are a few bytes from the same machine; a
 // listing's writer gets its time anew with every slice, so that a reader who stops holds a goroutine and nothing else.
 const (
-	readTimeout  = 5 * time.Second
-	writeTimeout = 10 * time.Second
-	idleTimeout  = 2 * time.Minute
-	askTimeout   = 5 * time.Second // for the workers' answers
-	loadTimeout  = time.Minute     // for reading and compiling rule files as well
-	maxHeader    = 16 << 10        // bytes
-	maxSockets   = 64              // connections at once, on each listener
+	readTimeout    = 5 * time.Second
+	writeTimeout   = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	askTimeout     = 5 * time.Second  // for the workers' answers
+	loadTimeout    = time.Minute      // for reading and compiling rule files as well
+	rejudgeTimeout = 30 * time.Minute // for judging all connections again as well: some millions at a time that nobody notices
+	maxHeader      = 16 << 10         // bytes
+	maxSockets     = 64               // connections at once, on each listener
 )
 
 // Server serves the API on the control socket, and metrics and health on the metrics address.
@@ -208,8 +209,16 @@ func (f *Firewall) routes() *http.ServeMux {
 		n, err := f.Flush(ctx)
 		return Flushed{n}, err
 	})
-	handle("GET "+pathRules, func(ctx context.Context, _ *http.Request) (any, error) { return f.Rules(ctx) })
-	within(loadTimeout, "POST "+pathReload, func(ctx context.Context, _ *http.Request) (any, error) { return f.Reload(ctx) })
+	f.ruleRoutes(handle, func(pattern string, h func(context.Context, *http.Request) (any, error)) {
+		within(loadTimeout, pattern, h)
+	}, mux)
+	within(rejudgeTimeout, "POST "+pathReload, func(ctx context.Context, r *http.Request) (any, error) {
+		var o ReloadOptions
+		if err := decode(r, &o); err != nil {
+			return nil, err
+		}
+		return f.Reload(ctx, o)
+	})
 	handle("GET "+pathConfig, func(context.Context, *http.Request) (any, error) { return f.Config().Values(), nil })
 	within(loadTimeout, "PATCH "+pathConfig, func(ctx context.Context, r *http.Request) (any, error) {
 		var settings map[string]string

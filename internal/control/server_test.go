@@ -147,7 +147,7 @@ func TestRules(t *testing.T) {
 	r := newRig(t, 2, nil)
 	r.send(packet.Inside, dns(1), dns(2))
 	r.send(packet.Inside, pt.NewTCP(pt.AP("10.0.0.1:1024"), pt.AP("192.0.2.1:80"), syn), pt.NewTCP(pt.AP("10.0.0.1:1024"), pt.AP("192.0.2.1:22"), syn))
-	chains, err := r.client.Rules(r.ctx)
+	chains, err := r.client.Rules(r.ctx, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,11 +160,11 @@ func TestRules(t *testing.T) {
 	}
 	want := []string{
 		"FORWARD DROP 1",
-		"1: 0 ACCEPT all * * anywhere anywhere --ctstate RELATED,ESTABLISHED | -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-		"2: 2 ACCEPT udp inside * 10.0.0.0/8 0.0.0.0/0 --dport 53 | -A FORWARD -s 10.0.0.0/8 -i inside -p udp -m udp --dport 53 -j ACCEPT",
-		"3: 2 web tcp !outside * anywhere anywhere  | -A FORWARD ! -i outside -p tcp -g web",
+		"1: 0 ACCEPT all * * anywhere anywhere ctstate RELATED,ESTABLISHED | -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+		"2: 2 ACCEPT udp inside * 10.0.0.0/8 0.0.0.0/0 udp dpt:53 | -A FORWARD -s 10.0.0.0/8 -i inside -p udp -m udp --dport 53 -j ACCEPT",
+		"3: 2 web tcp !outside * anywhere anywhere [goto]  | -A FORWARD ! -i outside -p tcp -g web",
 		"web  0",
-		"1: 1 ACCEPT tcp * * anywhere anywhere --dports 80,443 | -A web -p tcp -m multiport --dports 80,443 -j ACCEPT",
+		"1: 1 ACCEPT tcp * * anywhere anywhere multiport dports 80,443 | -A web -p tcp -m multiport --dports 80,443 -j ACCEPT",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -176,7 +176,7 @@ func TestReload(t *testing.T) {
 	r := newRig(t, 2, nil)
 	refused := func(what, why string) {
 		t.Helper()
-		_, err := r.client.Reload(r.ctx)
+		_, err := r.client.Reload(r.ctx, ReloadOptions{})
 		if remote, ok := errors.AsType[*RemoteError](err); !ok || remote.Status != http.StatusConflict || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "nothing was changed") {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -201,13 +201,13 @@ func TestReload(t *testing.T) {
 	r.send(packet.Inside, dns(1))
 	r.write("*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m state --state NEW -j DROP\n-A FORWARD -j ACCEPT\nCOMMIT\n")
 	r.settings["nf_conntrack_max"] = "2000"
-	done, err := r.client.Reload(r.ctx)
+	done, err := r.client.Reload(r.ctx, ReloadOptions{})
 	if err != nil || done.Rules != 2 || len(done.Changes) != 2 || len(done.Warnings) != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	// The connection lives on, judged by the new rules.
 	r.send(packet.Outside, pt.NewUDP(pt.AP("192.0.2.53:53"), pt.AP("10.0.0.2:1024")))
-	chains, err := r.client.Rules(r.ctx)
+	chains, err := r.client.Rules(r.ctx, 0)
 	if err != nil || chains[0].Rules[1].Packets != 1 {
 		t.Errorf("%+v, %v", chains, err)
 	}

@@ -1,0 +1,410 @@
+package rules
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+)
+
+// lister is a module or target that `iptables -L -v -n` prints otherwise than iptables-save.
+type lister interface {
+	// AppendList appends what iptables prints for it behind a rule's addresses, with a blank before it.
+	AppendList(b []byte) []byte
+}
+
+// AppendList appends what `iptables -L -v -n` prints of the rule behind its addresses: goto, matches, and the options of the
+// target (the print functions of libxt_*.c, libipt_*.c and libip6t_*.c in iptables' extensions).
+func (r *Rule) AppendList(b []byte, f Family) []byte {
+	if r.Target.Verb == VerbGoto {
+		b = append(b, "[goto] "...)
+	}
+	for _, m := range r.Matches {
+		b = appendList(b, m)
+	}
+	t := &r.Target
+	switch {
+	case t.CT != nil && t.CT.target == "NOTRACK":
+		b = append(b, " NOTRACK"...)
+	case t.CT != nil:
+		b = appendPlain(append(b, " CT"...), t.CT)
+	case t.Verb == VerbReject:
+		one := *r
+		one.Family = f
+		b = append(append(b, " reject-with "...), one.rejectName()...)
+	case t.Verb == VerbLog:
+		b = t.Log.AppendList(b)
+	case t.Effect != nil:
+		b = appendList(b, t.Effect)
+	}
+	return b
+}
+
+// appendXmark appends what a value and a mask do to a mark, by the names of iptables' options.
+func appendXmark(b []byte, value, mask uint32) []byte {
+	switch {
+	case value == 0:
+		return fmt.Appendf(b, " and 0x%x", ^mask)
+	case value == mask:
+		return fmt.Appendf(b, " or 0x%x", value)
+	case mask == 0:
+		return fmt.Appendf(b, " xor 0x%x", value)
+	case mask == 1<<32-1:
+		return fmt.Appendf(b, " set 0x%x", value)
+	}
+	return fmt.Appendf(b, " xset 0x%x/0x%x", value, mask)
+}
+
+// AppendList implements lister, as the AppendList of all targets below.
+func (t *MarkTarget) AppendList(b []byte) []byte {
+	return appendXmark(append(b, " MARK"...), t.Value, t.Mask)
+}
+
+func (t *ConnMarkTarget) AppendList(b []byte) []byte {
+	b = append(b, " CONNMARK"...)
+	verb, first, second, a, c := " save", "nfmask", "ctmask", t.NfMask, t.CtMask
+	switch t.Mode {
+	case ConnMarkSet:
+		return appendXmark(b, t.Value, t.CtMask)
+	case ConnMarkRestore:
+		verb, first, second, a, c = " restore", "ctmask", "nfmask", t.CtMask, t.NfMask
+	}
+	b = append(b, verb...)
+	switch {
+	case a == c && a == 1<<32-1:
+	case a == c:
+		b = fmt.Appendf(b, " mask 0x%x", a)
+	default:
+		b = fmt.Appendf(b, " %s 0x%x %s ~0x%x", first, a, second, c)
+	}
+	return b
+}
+
+func (t *MSSTarget) AppendList(b []byte) []byte {
+	if t.Clamp {
+		return append(b, " TCPMSS clamp to PMTU"...)
+	}
+	return fmt.Appendf(b, " TCPMSS set %d", t.MSS)
+}
+
+func (t *TOSTarget) AppendList(b []byte) []byte {
+	if t.target == "DSCP" {
+		return fmt.Appendf(b, " DSCP set 0x%02x", t.Value>>2)
+	}
+	switch { // tos_tg_print in libxt_TOS.c
+	case t.Value == 0:
+		return fmt.Appendf(b, " TOS and 0x%02x", ^t.Mask)
+	case t.Value == t.Mask:
+		return fmt.Appendf(b, " TOS or 0x%02x", t.Value)
+	case t.Mask == 0:
+		return fmt.Appendf(b, " TOS xor 0x%02x", t.Value)
+	}
+	return fmt.Appendf(b, " TOS set 0x%02x/0x%02x", t.Value, t.Mask)
+}
+
+func (t *TTLTarget) AppendList(b []byte) []byte {
+	return fmt.Appendf(b, " %s %s %d", t.target, map[TTLMode]string{TTLSet: "set to", TTLInc: "increment by", TTLDec: "decrement by"}[t.Mode], t.Value)
+}
+
+func (t *ECNTarget) AppendList(b []byte) []byte { return append(b, " ECN TCP remove"...) }
+
+// rejectName is the name of what the rule answers.
+func (r *Rule) rejectName() string {
+	f := r.Family
+	if f == Both {
+		f = IPv4
+	}
+	return r.Target.Reject.name(f)
+}
+
+// appendList appends a module, as it says itself, or as iptables-save prints it without dashes.
+func appendList(b []byte, m Match) []byte {
+	if l, ok := m.(lister); ok {
+		return l.AppendList(b)
+	}
+	return appendPlain(append(append(b, ' '), m.Name()...), m)
+}
+
+// appendPlain appends a module's options as iptables-save prints them, without dashes.
+func appendPlain(b []byte, m Match) []byte {
+	return append(b, bytes.ReplaceAll(m.AppendSave(nil), []byte(" --"), []byte(" "))...)
+}
+
+// sign returns "!" for what is inverted.
+func sign(not bool) string {
+	if not {
+		return "!"
+	}
+	return ""
+}
+
+// appendList appends " spt:!80" or " spts:1:20", and nothing for all ports.
+func (r PortRange) appendList(b []byte, name string) []byte {
+	if r.full() {
+		return b
+	}
+	b = append(append(b, ' '), name...)
+	if r.Lo != r.Hi {
+		b = append(b, 's')
+	}
+	return r.append(append(append(b, ':'), sign(r.Not)...))
+}
+
+// appendListSpan appends " 5", " 1:5", or the same behind "!".
+func appendListSpan(b []byte, not bool, lo, hi uint64) []byte {
+	return appendSpan(append(append(b, ' '), sign(not)...), lo, hi)
+}
+
+// AppendList implements lister, as the AppendList of all modules below.
+func (m *TCPMatch) AppendList(b []byte) []byte {
+	b = m.Dst.appendList(m.Src.appendList(append(b, " tcp"...), "spt"), "dpt")
+	if m.Option.Kind != 0 {
+		b = fmt.Appendf(b, " option=%s%d", sign(m.Option.Not), m.Option.Kind)
+	}
+	if m.Flags.Mask != 0 || m.Flags.Want != 0 || m.Flags.Not {
+		b = fmt.Appendf(b, " flags:%s0x%02X/0x%02X", sign(m.Flags.Not), m.Flags.Mask, m.Flags.Want)
+	}
+	return b
+}
+
+func (m *UDPMatch) AppendList(b []byte) []byte {
+	return m.Dst.appendList(m.Src.appendList(append(b, " udp"...), "spt"), "dpt")
+}
+
+func (m *PortsMatch) AppendList(b []byte) []byte {
+	b = append(append(b, ' '), m.module...)
+	if m.srcSet {
+		b = m.Src.appendList(b, "spt")
+	}
+	if m.dstSet {
+		b = m.Dst.appendList(b, "dpt")
+	}
+	return b
+}
+
+func (m *ICMPMatch) AppendList(b []byte) []byte {
+	if m.module == "icmp6" {
+		b = append(b, " ipv6-icmp"...)
+	} else {
+		b = append(b, " icmp"...)
+	}
+	if m.Not {
+		b = append(b, " !"...)
+	}
+	b = fmt.Appendf(b, "type %d", m.Type)
+	switch {
+	case m.MinCode == m.MaxCode:
+		b = fmt.Appendf(b, " code %d", m.MinCode)
+	case m.MinCode != 0 || m.MaxCode != 255:
+		b = fmt.Appendf(b, " codes %d-%d", m.MinCode, m.MaxCode)
+	}
+	return b
+}
+
+func (m *MultiportMatch) AppendList(b []byte) []byte {
+	b = append(append(b, " multiport "...), [...]string{"sports ", "dports ", "ports "}[m.Side]...)
+	if m.Not {
+		b = append(b, " !"...)
+	}
+	for k, r := range m.Ports {
+		if k > 0 {
+			b = append(b, ',')
+		}
+		b = r.append(b)
+	}
+	return b
+}
+
+func (m *ConntrackMatch) AppendList(b []byte) []byte { return appendPlain(b, m) }
+
+func (m *CommentMatch) AppendList(b []byte) []byte { return fmt.Appendf(b, " /* %s */", m.Text) }
+
+func (m *IPRangeMatch) AppendList(b []byte) []byte {
+	for k, r := range []AddrRange{m.Src, m.Dst} {
+		if !r.Set {
+			continue
+		}
+		b = append(b, [...]string{" source IP range", " destination IP range"}[k]...)
+		b = appendNot(b, r.Not)
+		b = fmt.Appendf(b, " %s-%s", r.Lo.Netip(), r.Hi.Netip())
+	}
+	return b
+}
+
+func (m *LengthMatch) AppendList(b []byte) []byte {
+	return appendListSpan(append(b, " length"...), m.Not, uint64(m.Lo), uint64(m.Hi))
+}
+
+func (m *MSSMatch) AppendList(b []byte) []byte {
+	return appendListSpan(append(b, " tcpmss match"...), m.Not, uint64(m.Lo), uint64(m.Hi))
+}
+
+func (m *MarkMatch) AppendList(b []byte) []byte {
+	b = append(append(append(b, ' '), m.module...), " match"...)
+	if m.module == "connmark" { // libxt_connmark.c prints a blank more
+		b = append(append(b, ' '), sign(m.Not)...)
+	} else {
+		b = appendNot(b, m.Not)
+	}
+	b = fmt.Appendf(b, " 0x%x", m.Value)
+	if m.Mask != 1<<32-1 {
+		b = fmt.Appendf(b, "/0x%x", m.Mask)
+	}
+	return b
+}
+
+func (m *MACMatch) AppendList(b []byte) []byte {
+	a := m.Addr
+	return fmt.Appendf(appendNot(append(b, " MAC"...), m.Not), " %02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5])
+}
+
+func (m *TTLMatch) AppendList(b []byte) []byte {
+	name := "TTL"
+	if m.module == "hl" {
+		name = "HL"
+	}
+	is := map[Compare]string{Equal: "==", NotEqual: "!=", Less: "<", Greater: ">"}[m.Compare]
+	return fmt.Appendf(b, " %s match %s %s %d", name, name, is, m.Value)
+}
+
+func (m *TOSMatch) AppendList(b []byte) []byte {
+	if m.module == "dscp" {
+		return fmt.Appendf(b, " DSCP match %s0x%02x", sign(m.Not), m.Value>>2)
+	}
+	return fmt.Appendf(b, " tos match%s0x%02x/0x%02x", sign(m.Not), m.Value, m.Mask)
+}
+
+func (m *ECNMatch) AppendList(b []byte) []byte {
+	b = append(b, " ECN match"...)
+	if m.ECE {
+		b = append(append(b, ' '), sign(m.NotECE)+"ECE"...)
+	}
+	if m.CWR {
+		b = append(append(b, ' '), sign(m.NotCWR)+"CWR"...)
+	}
+	if m.ECT {
+		b = fmt.Appendf(b, " %sECT=%d", sign(m.NotECT), m.Codepoint)
+	}
+	return b
+}
+
+func (m *PhysdevMatch) AppendList(b []byte) []byte {
+	return m.AppendSave(append(b, " PHYSDEV match"...))
+}
+
+func (m *AddrTypeMatch) AppendList(b []byte) []byte {
+	b = append(b, " ADDRTYPE match"...)
+	if m.srcAsked {
+		b = m.Src.append(append(append(b, " src-type "...), sign(m.SrcNot)...))
+	}
+	if m.dstAsked {
+		b = m.Dst.append(append(append(b, " dst-type "...), sign(m.DstNot)...))
+	}
+	if m.LimitIn {
+		b = append(b, " limit-in"...)
+	}
+	if m.LimitOut {
+		b = append(b, " limit-out"...)
+	}
+	return b
+}
+
+func (m *LimitMatch) AppendList(b []byte) []byte {
+	rate, _, _ := bytes.Cut(m.AppendSave(nil)[len(" --limit "):], []byte(" "))
+	return strconv.AppendUint(append(append(append(b, " limit: avg "...), rate...), " burst "...), uint64(m.Burst), 10)
+}
+
+func (m *StatisticMatch) AppendList(b []byte) []byte {
+	b = append(b, " statistic mode "...)
+	if m.Random {
+		return fmt.Appendf(appendNot(append(b, "random"...), m.Not), " probability %.11f", float64(m.Probability)/(1<<31))
+	}
+	b = fmt.Appendf(appendNot(append(b, "nth"...), m.Not), " every %d", m.Every)
+	if m.Packet != 0 {
+		b = fmt.Appendf(b, " packet %d", m.Packet)
+	}
+	return b
+}
+
+func (m *StringMatch) AppendList(b []byte) []byte {
+	text := bytes.TrimPrefix(m.AppendSave(nil), []byte(" !"))
+	text = bytes.TrimPrefix(bytes.TrimPrefix(text, []byte(" --hex-string")), []byte(" --string"))
+	text = text[:bytes.LastIndex(text, []byte(" --algo "))]
+	b = append(append(append(b, " STRING match "...), sign(m.Not)...), text...)
+	b = append(append(b, " ALGO name "...), m.Algo...)
+	if m.From != 0 {
+		b = fmt.Appendf(b, " FROM %d", m.From)
+	}
+	if m.To != 65535 {
+		b = fmt.Appendf(b, " TO %d", m.To)
+	}
+	if m.IgnCase {
+		b = append(b, " ICASE"...)
+	}
+	return b
+}
+
+func (m *PacketTypeMatch) AppendList(b []byte) []byte {
+	is := " = "
+	if m.Not {
+		is = " != "
+	}
+	return append(append(append(b, " PKTTYPE"...), is...), packetTypeNames[m.Type]...)
+}
+
+func (m *RoutingMatch) AppendList(b []byte) []byte {
+	b = append(b, " rt"...)
+	if m.HasType {
+		b = fmt.Appendf(b, " type:%s%d", sign(m.TypeNot), m.Type)
+	}
+	switch {
+	case m.SegsLo != m.SegsHi && (m.SegsLo != 0 || m.SegsHi != 1<<32-1 || m.SegsNot):
+		b = fmt.Appendf(b, " segslefts:%s%d:%d", sign(m.SegsNot), m.SegsLo, m.SegsHi)
+	case m.SegsLo == m.SegsHi:
+		b = fmt.Appendf(b, " segsleft:%s%d", sign(m.SegsNot), m.SegsLo)
+	}
+	if m.HasLen {
+		b = fmt.Appendf(b, " length:%s%d", sign(m.LenNot), m.Len)
+	}
+	if m.Reserved {
+		b = append(b, " reserved"...)
+	}
+	return b
+}
+
+// AppendList implements lister.
+func (t *LogTarget) AppendList(b []byte) []byte {
+	if t.target == "NFLOG" {
+		return appendPlain(b, t)
+	}
+	flags := 0
+	for k, on := range []bool{t.Sequence, t.TCP, t.IP, t.UID, false, t.MAC} { // XT_LOG_… in xt_LOG.h, NF_LOG_… in nf_log.h
+		if on {
+			flags |= 1 << k
+		}
+	}
+	b = fmt.Appendf(b, " LOG flags %d level %d", flags, t.Level)
+	if t.Prefix != "" {
+		b = fmt.Appendf(b, " prefix \"%s\"", t.Prefix)
+	}
+	return b
+}
+
+// Volatile says why verdicts of packets that come to the rule are not cached on their connection: what it asks that may be
+// answered otherwise for the next packet of the same connection, state and port. Empty: it forbids nothing. A packet that
+// fails an earlier condition of the rule is not asked, and its verdict may be cached.
+func (rs *Ruleset) Volatile(id RuleID) (why []string) {
+	r := rs.rules[id].Rule
+	c := compiler{rs: &Ruleset{}, opt: rs.opt, cur: &program{v6: r.Family == IPv6}}
+	c.opt.Clock = true
+	for _, q := range c.conditions(r) {
+		if q.op.volatile(protoTCP) {
+			if name := opNames[q.op]; len(why) == 0 || why[len(why)-1] != name {
+				why = append(why, name)
+			}
+		}
+	}
+	if r.Target.Verb == VerbLog && rs.opt.Logs {
+		why = append(why, "every packet is logged")
+	}
+	return why
+}
