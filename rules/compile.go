@@ -50,12 +50,14 @@ type compiler struct {
 	live      *program
 	liveRule  RuleID
 	liveConns int
-	place     int // of cur
-	failed    map[Error]bool
-	shared    map[sharedKey]any // state of matches, which is a rule's in all programs of one IP version
-	warned    [2]bool           // of REJECT, of LOG
-	list      []pred            // reused
-	rest      []pred            // reused
+	// remembered is how many bytes the rules' memory may take, so far.
+	remembered int
+	place      int // of cur
+	failed     map[Error]bool
+	shared     map[sharedKey]any // state of matches, which is a rule's in all programs of one IP version
+	warned     [2]bool           // of REJECT, of LOG
+	list       []pred            // reused
+	rest       []pred            // reused
 	// ifWarned holds the interface names already warned about.
 	ifWarned map[string]bool
 }

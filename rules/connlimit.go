@@ -15,6 +15,7 @@ type ConnlimitMatch struct {
 	Dst   bool  // by the packet's destination instead of its source
 
 	family Family // of the rule
+	pos    Pos
 }
 
 var connlimitModule = module{name: "connlimit", family: Both, make: func() Match { return &ConnlimitMatch{Mask: -1} }, options: []option{
@@ -28,6 +29,7 @@ var connlimitModule = module{name: "connlimit", family: Both, make: func() Match
 	{"connlimit-saddr", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*ConnlimitMatch).Dst = false }},
 	{"connlimit-daddr", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*ConnlimitMatch).Dst = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
+	l.m.(*ConnlimitMatch).pos = rp.p.pos(l.col)
 	if l.seen&(1<<1) == 0 {
 		rp.fail(l.col, "-m connlimit", "--connlimit-upto or --connlimit-above", "")
 	}

@@ -20,6 +20,7 @@ type linear struct {
 	decided  any
 	connMark uint32 // before the packet
 	nth      map[*StatisticMatch]uint32
+	memory   linearMemory
 }
 
 type linearChain struct {
@@ -496,7 +497,9 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 				return false
 			}
 		default:
-			panic(m.Name())
+			if !l.memory.match(m, base, p, c, hotdrop) {
+				return false
+			}
 		}
 	}
 	return true

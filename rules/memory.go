@@ -31,6 +31,9 @@ const (
 	// MaxRecentList bounds the same setting, and maxRecentStamps the times of all addresses of one list: 512 MiB.
 	MaxRecentList   = 1 << 20
 	maxRecentStamps = 1 << 26
+	// maxMemory bounds what the rules of a set may remember in all, in bytes of address space: of memory only what is used
+	// is taken. Without a bound a file with a table on every line would take all that there is.
+	maxMemory = 2 << 30
 	// defaultConnections is for how many connections a connlimit rule has room, if Options do not say.
 	defaultConnections = 1 << 18
 )
@@ -49,6 +52,9 @@ func (c *compiler) table(m *HashlimitMatch) *hashTable {
 			c.warn(m.pos, fmt.Sprintf("hashlimit table %s is as its first rule says: of this one's rate, burst, mode and sizes nothing is used", m.Table))
 		}
 		return t
+	}
+	if !c.fits(m.pos, int(want.max)*8*(cellHeader+maxKeyWords+hashWords)) {
+		want.max = 1
 	}
 	t := newHashTable(m.Table, want)
 	if !want.bytes && !want.rateMatch && t.slack/t.cost < int64(want.times) {
@@ -111,10 +117,19 @@ func (c *compiler) recent(m *RecentMatch) *recentList {
 	return l
 }
 
+// fits says whether so many bytes are left to what the rules remember; if not, that is an error.
+func (c *compiler) fits(pos Pos, bytes int) bool {
+	if c.remembered += bytes; c.remembered <= maxMemory {
+		return true
+	}
+	c.fail(pos, "", fmt.Sprintf("rules that remember at most %d MiB in all", maxMemory>>20), "smaller tables (--hashlimit-htable-max), or fewer")
+	return false
+}
+
 // room says whether a list may have so many times; if not, that is an error.
 func (c *compiler) room(m *RecentMatch, size int, times uint32) bool {
 	if size*int(times) <= maxRecentStamps {
-		return true
+		return c.fits(m.pos, 8*size*(int(times)+cellHeader+5))
 	}
 	c.fail(m.pos, "--hitcount", fmt.Sprintf("a list of at most %d times: %d addresses with %d each are more", maxRecentStamps, size, times), "lower the setting for the length of lists")
 	return false
@@ -131,6 +146,9 @@ func (c *compiler) conns(m *ConnlimitMatch) *connCounts {
 		most := c.opt.Connections
 		if most == 0 {
 			most = defaultConnections
+		}
+		if !c.fits(m.pos, most*8*(cellHeader+4)) {
+			most = 1
 		}
 		c.rs.memory.lastID++
 		t := newConnCounts(m, c.rs.memory.lastID, most, c.cur.v6)

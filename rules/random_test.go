@@ -32,6 +32,7 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	t.Helper()
 	before := make([]Counter, m.rs.Counters())
 	m.Counters(before)
+	l.memory.pass(c)
 	q, d := new(packet.Packet), *c
 	*q = *p
 	q.Frame = append([]byte(nil), p.Frame...)
@@ -73,7 +74,10 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	}
 	turns := 0 // are not taken by Explain
 	for k := range m.rs.prog {
-		turns += len(m.rs.prog[k].counters)
+		turns += len(m.rs.prog[k].counters) + len(m.rs.prog[k].hashes) + len(m.rs.prog[k].recents)
+	}
+	for _, x := range c.Taken {
+		m.rs.Release(x)
 	}
 	if turns == 0 {
 		steps, x := m.rs.Explain(o, &e)
@@ -118,8 +122,9 @@ func TestRandom(t *testing.T) {
 	if testing.Short() {
 		sets = 50
 	}
-	opt := Options{InsideName: "eth0", OutsideName: "eth1"}
+	opt := Options{InsideName: "eth0", OutsideName: "eth1", Clock: true}
 	cached := 0
+	var asked [3]int
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(uint64(seed), 1)
@@ -156,9 +161,13 @@ func TestRandom(t *testing.T) {
 				t.Fatalf("seed %d, packet %+v %+v\n%s", seed, *p, *c, text)
 			}
 		}
+		asked[0], asked[1], asked[2] = asked[0]+l.memory.hashed, asked[1]+l.memory.listed, asked[2]+l.memory.counts
 	}
 	if cached == 0 {
 		t.Error("nothing was cacheable")
+	}
+	if asked[0] == 0 || asked[1] == 0 || asked[2] == 0 {
+		t.Errorf("rates were asked %d times, lists %d times, counts %d times", asked[0], asked[1], asked[2])
 	}
 	t.Logf("%d of %d packets cacheable", cached, sets*packets)
 }

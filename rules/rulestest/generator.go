@@ -380,8 +380,28 @@ func (g Generator) odd(version int, early bool) string {
 			" -m statistic --mode nth "+g.Not()+"--every 2 --packet "+g.Pick("0", "1")+" -m conntrack --ctstate "+g.States())
 	}
 	if g.Side == Twin {
+		list = append(list, g.memory(version), g.memory(version))
+		if !early {
+			list = append(list, " -m connlimit "+g.Pick("--connlimit-above 0", "--connlimit-upto 1", "! --connlimit-upto 0 --connlimit-daddr", "--connlimit-above 3 --connlimit-mask 9"))
+		}
 		list = append(list, " -m vlan "+g.Not()+"--vlan-id "+g.Pick("0", "1", "1:2"),
 			" -m vlan "+g.Not()+"--vlan-id "+g.Pick("0", "1:")+" "+g.Not()+"--vlan-pcp "+g.Pick("0", "1", "2:"))
 	}
 	return g.Pick(list...)
+}
+
+// memory returns a match that remembers addresses. A table's properties hang on its name.
+func (g Generator) memory(version int) string {
+	if g.one(2) {
+		table := g.Pick(
+			"h0 --hashlimit-mode srcip --hashlimit-burst 2 --hashlimit-htable-expire 60000 %s 10/min",
+			"h1 --hashlimit-mode srcip,dstip,dstport --hashlimit-srcmask 24 --hashlimit-burst 3 %s 1/sec",
+			"h2 --hashlimit-mode srcport,dstport %s 900b/s",
+			"h3 --hashlimit-burst 9kb --hashlimit-mode dstip %s 300b/s",
+			"h4 --hashlimit-burst 4 --hashlimit-rate-match --hashlimit-mode dstip %s 12/min",
+		)
+		return " -m hashlimit --hashlimit-name " + fmt.Sprintf(table, g.Pick("--hashlimit-upto", "--hashlimit-above", "! --hashlimit-upto"))
+	}
+	do := g.Pick("--set", "--set", "--remove", "--rcheck", "--update --hitcount 2", "--rcheck --seconds 2 --hitcount 3", "--update --seconds 1 --reap", "--rcheck --rttl")
+	return " -m recent " + g.Not() + do + " --name " + g.Pick("r0", "r1") + g.Pick("", " --rdest")
 }
