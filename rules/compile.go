@@ -52,6 +52,7 @@ type compiler struct {
 	liveConns int
 	// remembered is how many bytes the rules' memory may take, so far.
 	remembered int
+	counted    int // for how many connections connlimit rules have room
 	place      int // of cur
 	failed     map[Error]bool
 	shared     map[sharedKey]any // state of matches, which is a rule's in all programs of one IP version

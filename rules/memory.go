@@ -30,10 +30,15 @@ const (
 	DefaultRecentList = 100
 	// MaxRecentList bounds the same setting, and maxRecentStamps the times of all addresses of one list: 512 MiB.
 	MaxRecentList   = 1 << 20
+	MaxRecentTimes  = 1 << 16 // of ip_pkt_list_tot
 	maxRecentStamps = 1 << 26
 	// maxMemory bounds what the rules of a set may remember in all, in bytes of address space: of memory only what is used
 	// is taken. Without a bound a file with a table on every line would take all that there is.
 	maxMemory = 2 << 30
+	// maxCounted bounds for how many connections the connlimit rules of a set have room together, in address space: an address
+	// takes memory while it has connections. maxConnections is the most for one rule.
+	maxCounted     = 1 << 30
+	maxConnections = 1 << 26
 	// defaultConnections is for how many connections a connlimit rule has room, if Options do not say.
 	defaultConnections = 1 << 18
 )
@@ -147,7 +152,10 @@ func (c *compiler) conns(m *ConnlimitMatch) *connCounts {
 		if most == 0 {
 			most = defaultConnections
 		}
-		if !c.fits(m.pos, most*8*(cellHeader+4)) {
+		most = min(most, maxConnections)
+		if c.counted += most; c.counted > maxCounted {
+			c.fail(m.pos, "-m connlimit", fmt.Sprintf("connlimit rules for at most %d connections in all: so many times as there are such rules they have room for %d", maxCounted, most),
+				"fewer of these rules, or a lower maximum of connections")
 			most = 1
 		}
 		c.rs.memory.lastID++

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -227,17 +228,26 @@ func TestMemoryAllocates(t *testing.T) {
 	}
 }
 
+// hashlimits returns rules with tables of the largest size.
+func hashlimits(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "-A FORWARD -m hashlimit --hashlimit-upto 1/sec --hashlimit-name t%d --hashlimit-htable-max 1048576\n", i)
+	}
+	return b.String()
+}
+
 // TestMemoryBounds: rules that would remember more than there is room for are refused.
 func TestMemoryBounds(t *testing.T) {
 	for _, lines := range []string{
-		strings.Repeat("-A FORWARD -m connlimit --connlimit-above 1\n", 400),
-		strings.Repeat("-A FORWARD -m recent --rcheck --hitcount 65535 --name x\n", 1) + strings.Repeat("-A FORWARD -m connlimit --connlimit-above 1\n", 400),
+		strings.Repeat("-A FORWARD -m connlimit --connlimit-above 1\n", 5000),
+		hashlimits(100),
 	} {
 		f, err := Parse("t", []byte("*filter\n"+lines+"COMMIT\n"), IPv4)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = Compile([]*File{f}, Options{Clock: true}); err == nil || !strings.Contains(err.Error(), "MiB in all") {
+		if _, err = Compile([]*File{f}, Options{Clock: true}); err == nil || !strings.Contains(err.Error(), "in all") {
 			t.Errorf("%v", err)
 		}
 	}

@@ -193,10 +193,9 @@ func recentTimes(hits, setting uint32) uint32 {
 
 // newRecentList makes a list for so many addresses.
 func newRecentList(name string, mask packet.Addr, entries int, times uint32) *recentList {
-	return &recentList{
-		name: name, mask: mask, times: times, store: newStore(entries, 3, 1),
-		stamps: make([]atomic.Uint64, (entries+1)*int(times)), order: newRecency(entries + 1),
-	}
+	l := &recentList{name: name, mask: mask, times: times, store: newStore(entries, 3, 1), order: newRecency(entries + 1)}
+	l.stamps = newWords(l, (entries+1)*int(times))
+	return l
 }
 
 // size returns the bytes that the list takes when it is full.

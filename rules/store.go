@@ -60,12 +60,12 @@ func heldOf(w uint64) held { return held{uint32(w), uint32(w>>32) & genMask} }
 // newStore makes a store for limit keys of so many words, each with so many words of state.
 func newStore(limit, keys, state int) *store {
 	s := &store{stride: cellHeader + keys + state, keys: keys, limit: uint32(limit)}
-	s.words = make([]atomic.Uint64, (limit+1)*s.stride)
+	s.words = newWords(s, (limit+1)*s.stride)
 	n := 16
 	for n < limit {
 		n *= 2
 	}
-	s.heads = make([]atomic.Uint64, n)
+	s.heads = newWords(s, n)
 	var b [8 * len(s.secret)]byte
 	rand.Read(b[:]) // never fails
 	for i := range s.secret {

@@ -22,6 +22,9 @@ type Config struct {
 	ReloadConnections string // keep or rejudge: what a reload of the rules does with connections
 	RuleCounters      string // keep or file: whether counters that stand in rule files are taken
 
+	RecentList  int // addresses of a list of -m recent
+	RecentTimes int // times of each that it keeps at least; 0 = as the rules ask for
+
 	XDPMode          string        // native or generic
 	CopyMode         string        // auto, copy or zerocopy
 	FailMode         string        // closed or open

@@ -67,7 +67,11 @@ func (c *Config) compile() (*rules.Ruleset, error) {
 
 // RuleOptions returns what rule sets are compiled for: also a change of the running one.
 func (c *Config) RuleOptions() rules.Options {
-	return rules.Options{InsideName: c.Inside, OutsideName: c.Outside, Clock: true, Rejects: true, Logs: true, Timeouts: c.tracking.TimeoutPolicies()}
+	return rules.Options{
+		InsideName: c.Inside, OutsideName: c.Outside, Clock: true, Rejects: true, Logs: true, Timeouts: c.tracking.TimeoutPolicies(),
+		RecentList: uint32(c.RecentList), RecentTimes: uint32(c.RecentTimes),
+		Connections: c.Limit(8 << 30), // without a maximum in the settings that of any machine with more than 4 GiB
+	}
 }
 
 func readRules(path string) ([]byte, error) {

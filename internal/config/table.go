@@ -10,6 +10,7 @@ import (
 	"corewire/conntrack"
 	"corewire/internal/packet"
 	"corewire/ring"
+	"corewire/rules"
 )
 
 // Bounds and defaults of the settings, each with its reason.
@@ -60,6 +61,11 @@ var table = sync.OnceValue(func() []Setting {
 			func(c *Config) *string { return &c.Rules4 }),
 		text("rules6", groupRules, "", "a path", Live, "rule file for IPv6 only, as ip6tables-save writes it",
 			func(c *Config) *string { return &c.Rules6 }),
+
+		number("ip_list_tot", groupRules, decimal(rules.DefaultRecentList), 1, rules.MaxRecentList, "addresses", Restart, "addresses that each list of -m recent holds; the one least recently seen makes room for another",
+			func(c *Config) *int { return &c.RecentList }),
+		number("ip_pkt_list_tot", groupRules, "0", 0, rules.MaxRecentTimes, "times", Restart, "times that a list of -m recent keeps of each address, rounded up to a power of two, unless --hitcount asks for more; 0 = as many as --hitcount asks for, or 32",
+			func(c *Config) *int { return &c.RecentTimes }),
 
 		choice("xdp-mode", "AF_XDP", "native", Restart, "where the XDP program runs: native in the interface's driver, generic in the stack (slower, works everywhere)",
 			func(c *Config) *string { return &c.XDPMode }, "native", "generic"),

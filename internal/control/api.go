@@ -25,6 +25,7 @@ const (
 	pathRules     = "/v1/rules"            // GET: []ChainCounters; POST with RuleChange: RuleChanged
 	pathSave      = "/v1/rules/save"       // GET with family (4, 6), table, counters=1: iptables-save text
 	pathReload    = "/v1/reload"           // POST with ReloadOptions: Reloaded
+	pathRecent    = "/v1/recent"           // GET: []RecentList; GET with list=NAME: RecentList; POST of a RecentChange: RecentChanged
 	pathConfig    = "/v1/config"           // GET: []config.Value; PATCH with name → text: []config.Change
 	pathMetrics   = "/metrics"             // GET: Prometheus text, here and on the metrics address
 	pathHealth    = "/healthz"             // GET: "ok", or 503 and why not, likewise

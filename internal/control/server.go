@@ -228,6 +228,7 @@ func (f *Firewall) routes() *http.ServeMux {
 		}
 		return f.Change(ctx, settings)
 	})
+	f.recentRoutes(handle)
 	mux.HandleFunc("GET "+pathConntrack, f.serveConnections)
 	mux.HandleFunc("POST "+pathDelete, f.serveDelete)
 	mux.HandleFunc("POST "+pathUpdate, f.serveUpdate)
