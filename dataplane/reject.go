@@ -75,10 +75,13 @@ func (w *Worker) giveBack(f packet.Frame) {
 // hosts answer each other for ever; to a fragment by itself; to what is sent to a group or by nobody in particular
 // (RFC 1122 section 3.2.2, RFC 4443 section 2.4(e)); and to a packet whose transport checksum is wrong.
 func answerable(p *packet.Packet, with rules.RejectWith) bool {
-	if p.Frame[0]&1 != 0 || p.Flags&packet.Fragment != 0 || !single(p.Src, p.Family) || !single(p.Dst, p.Family) {
+	if p.Frame[0]&1 != 0 || p.Flags&(packet.Fragment|packet.LaterFragment) != 0 || p.Problem == packet.ProblemExtHeader || !single(p.Src, p.Family) || !single(p.Dst, p.Family) {
 		return false
 	}
 	t := p.Transport()
+	if p.Family == 6 && len(t) == 0 {
+		return false // nor to IPv6 headers alone, or such as lead nowhere (nf_reject_v6_csum_ok, net/ipv6/netfilter/nf_reject_ipv6.c)
+	}
 	switch {
 	case with == rules.RejectTCPReset:
 		// nf_reject_ip_tcphdr_get

@@ -270,7 +270,7 @@ func (c *comparison) check(p *packet.Packet, k *passage, d *decision) string {
 	if state != d.State.String() {
 		return "state"
 	}
-	if s.Entry == 0 || len(d.out)+len(d.back) == 0 && d.State == conntrack.StateNew {
+	if s.Entry == 0 || len(d.out) == 0 && d.State == conntrack.StateNew {
 		return ""
 	}
 	dying := s.Status&conntrack.StatusDying != 0 // a RST without a reply removes the entry

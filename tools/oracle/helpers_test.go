@@ -162,7 +162,10 @@ func (d *helperDuel) play(in packet.Port, frame []byte, text string) (conntrack.
 	} else if w.HasInfo && s.Entry != 0 {
 		mask := conntrack.StatusExpected | conntrack.StatusHelper | conntrack.StatusSeenReply | conntrack.StatusAssured
 		if s.Status&conntrack.StatusExpected != 0 {
-			// An expected SIP connection has a helper, but in Linux 6.18 not the bit that says so.
+			// An expected SIP connection has a helper from the first packet on, on both sides. Linux 6.18 attaches it in
+			// init_conntrack without the bit, which only __nf_ct_try_assign_helper sets there, for helpers that a rule
+			// assigns; later kernels set it wherever a helper is attached (nf_ct_helper_ext_add,
+			// net/netfilter/nf_conntrack_helper.c), as corewire does. Nothing is judged by the bit.
 			mask &^= conntrack.StatusHelper
 		}
 		if s.Status&mask != w.Info.Status&mask {

@@ -115,6 +115,12 @@ func (k *kernel) build(rules4, rules6 []byte, settings *conntrack.Settings) erro
 	if err := netlink.LinkSetUp(bridge); err != nil {
 		return fmt.Errorf("set the bridge up: %w", err)
 	}
+	if err := applySettings(settings); err != nil {
+		return err
+	}
+	if err := defineTimeouts(settings); err != nil { // what they do not say is as set a moment ago
+		return err
+	}
 	for _, s := range []struct {
 		command string
 		rules   []byte
@@ -122,9 +128,6 @@ func (k *kernel) build(rules4, rules6 []byte, settings *conntrack.Settings) erro
 		if err := restore(s.command, s.rules); err != nil {
 			return err
 		}
-	}
-	if err := applySettings(settings); err != nil {
-		return err
 	}
 	var err error
 	k.see, err = newObserver()

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"corewire/conntrack"
 	"corewire/rules"
 )
 
@@ -18,11 +19,16 @@ type ruleFile struct {
 // translated to that. The mangle table gets a rule that asks for the connection state and does nothing, because Linux
 // tracks connections in a namespace only while somebody asks.
 func newRuleFile(name string, src []byte) (*ruleFile, error) {
+	return compileRules(name, src, conntrack.DefaultSettings())
+}
+
+// compileRules is newRuleFile for rules that name timeout policies of the settings.
+func compileRules(name string, src []byte, settings *conntrack.Settings) (*ruleFile, error) {
 	f, err := rules.Parse(name, src, rules.Both)
 	if err != nil {
 		return nil, err
 	}
-	rs, err := rules.Compile([]*rules.File{f}, rules.Options{Clock: true})
+	rs, err := rules.Compile([]*rules.File{f}, rules.Options{Clock: true, Rejects: true, Timeouts: settings.TimeoutPolicies()})
 	if err != nil {
 		return nil, err
 	}
@@ -43,13 +49,24 @@ func save(f *rules.File, family rules.Family) []byte {
 			}
 			for _, r := range c.Rules {
 				if r.Family&family != 0 {
-					b = appendBridged(b, r, c.Name)
+					b = appendBridged(b, forFamily(r, family), c.Name)
 				}
 			}
 		}
 		b = append(b, "COMMIT\n"...)
 	}
 	return b
+}
+
+// forFamily returns a rule with the name that its timeout policy has for one family.
+func forFamily(r *rules.Rule, family rules.Family) *rules.Rule {
+	if r.Target.CT == nil || r.Target.CT.Timeout == "" {
+		return r
+	}
+	named, ct := *r, *r.Target.CT
+	ct.Timeout = timeoutName(ct.Timeout, family)
+	named.Target.CT = &ct
+	return &named
 }
 
 // appendBridged prints a rule with its interfaces as ports of the bridge.
@@ -73,7 +90,7 @@ func appendBridged(b []byte, r *rules.Rule, chain string) []byte {
 		b = append(b, ' ')
 		b = append(b, m.Name...)
 	}
-	target := rules.Rule{Target: r.Target}
+	target := rules.Rule{Family: r.Family, Target: r.Target}
 	b = append(b, target.AppendSave(nil, "x")[len("-A x"):]...)
 	return append(b, '\n')
 }
