@@ -2,6 +2,7 @@ package rules
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -102,5 +103,29 @@ COMMIT
 	n, has := rs.FileCounters()
 	if n[0] != (Counter{1, 2}) || !has[0] || has[1] || n[2] != (Counter{3, 4}) || !has[2] || n[rs.PolicyID(IPv4)] != (Counter{7, 70}) || n[rs.PolicyID(IPv6)] != (Counter{}) {
 		t.Errorf("%v %v", n, has)
+	}
+}
+
+// TestMillionLines: a file of a million lines is loaded, or refused with the limit named.
+func TestMillionLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("some seconds")
+	}
+	const head = "*filter\n:FORWARD DROP [0:0]\n"
+	rule := strings.Repeat("-A FORWARD -j DROP\n", 1000)
+	_, err := Parse("million", []byte(head+strings.Repeat(rule, 1000)+"COMMIT\n"), IPv4)
+	if err == nil || !strings.Contains(err.Error(), "million:500003:1: expected at most 500000 rules in a file") {
+		t.Errorf("a million rules: %v", err)
+	}
+	f, err := Parse("million", []byte(head+strings.Repeat("# nothing\n", 1000_000)+"-A FORWARD -p udp -j ACCEPT\nCOMMIT\n"), IPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rs, err := Compile([]*File{f}, Options{}); err != nil || len(rs.Rules()) != 1 || rs.Rules()[0].Rule.Pos.Line != 1000_003 {
+		t.Errorf("a million comments: %v", err)
+	}
+	bad := strings.Repeat("-A FORWARD -p tpc -j DORP\n", 1000_000) // a mistake in each: not each is looked at
+	if _, err := Parse("million", []byte(head+bad+"COMMIT\n"), IPv4); err == nil || strings.Count(err.Error(), "\n") > 200 {
+		t.Error("a million mistakes")
 	}
 }

@@ -2,34 +2,89 @@ package rules
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
-// Check looks for what is legal and probably not meant: chains that nothing leads to, and rules that no packet can
-// reach because earlier ones of their chain take every packet that they would match.
-//
-// A rule is found if one single rule before it takes all its packets; that several do together is not looked for.
-// The result is in the order of the rules.
-func (rs *Ruleset) Check() []Warning {
-	var out []Warning
+// FindingKind says what a Finding is about.
+type FindingKind string
+
+// Kinds of findings.
+const (
+	FindingShadowed  FindingKind = "shadowed"  // no packet reaches the rule: earlier ones take all that it would match
+	FindingDuplicate FindingKind = "duplicate" // the rule stands in its chain already
+	FindingUnused    FindingKind = "unused"    // nothing leads to the chain
+	FindingUnsure    FindingKind = "unsure"    // whether other rules hide it together was not found out within bounds
+)
+
+// Finding is something in a rule set that is legal and probably not meant.
+type Finding struct {
+	Pos  Pos
+	Kind FindingKind
+	Rule RuleID // NoRule for a chain
+	Text string
+	Hint string
+}
+
+// String returns "file:line:column: text (hint)".
+func (f Finding) String() string {
+	s := f.Pos.String() + ": " + f.Text
+	if f.Hint != "" {
+		s += " (" + f.Hint + ")"
+	}
+	return s
+}
+
+// Check looks for what is legal and probably not meant: chains that nothing leads to, rules that are there twice, and rules
+// that no packet can reach because earlier ones of their chain, one or several together, take every packet that they would
+// match. Addresses, ports, protocol, state and port of the wire are compared exactly; a rule that asks anything else is
+// taken to let some packet pass. For a rule that thousands of others touch the search may be given up, which is said. The
+// result is in the order of the rules; the time is near to proportional to their number.
+func (rs *Ruleset) Check() []Finding {
+	var out []Finding
 	compiled := make([]bool, len(rs.rules))
-	shadow := make(map[RuleID]RuleID)
-	seen := make(map[RuleID]bool) // judged already, in another program
+	x := shadows{found: make(map[RuleID][]RuleID), seen: make(map[RuleID]bool), unsure: make(map[RuleID]bool), left: coverTotal, rng: rand.New(rand.NewPCG(1, 2))}
 	for f := range rs.prog {
 		g := &rs.prog[f]
 		for i := range g.rules {
 			compiled[g.rules[i].id] = true
 		}
-		rs.shadowed(f, shadow, seen)
+		rs.shadowed(f, &x)
 	}
 	// A rule for both IP versions, or below several base chains, is unreachable if it is so for each.
+	first := make(map[string]RuleID)
+	var key []byte
 	for id := range rs.rules {
-		r := &rs.rules[id]
+		r, me := &rs.rules[id], RuleID(id)
 		if !compiled[id] {
 			continue
 		}
-		if by, ok := shadow[RuleID(id)]; ok {
-			out = append(out, Warning{r.Rule.Pos, fmt.Sprintf("rule %s is never reached: %s in line %d takes every packet that it would match", rs.RuleName(RuleID(id)), rs.RuleName(by), rs.rules[by].Rule.Pos.Line)})
+		key = r.appendIdentity(key[:0])
+		before, twice := first[string(key)]
+		if !twice {
+			first[string(key)] = me
+		}
+		switch by := x.found[me]; {
+		case twice && len(by) < 2:
+			out = append(out, Finding{r.Rule.Pos, FindingDuplicate, me, fmt.Sprintf("rule %s is the same as %s in line %d", rs.RuleName(me), rs.RuleName(before), rs.rules[before].Rule.Pos.Line), "one of them can go"})
+		case len(by) == 1:
+			out = append(out, Finding{r.Rule.Pos, FindingShadowed, me, fmt.Sprintf("rule %s is never reached: %s in line %d takes every packet that it would match", rs.RuleName(me), rs.RuleName(by[0]), rs.rules[by[0]].Rule.Pos.Line), "remove it, or put it before that one"})
+		case len(by) > 1:
+			names := ""
+			for k, other := range by {
+				if k == 4 {
+					names += fmt.Sprintf(" and %d more", len(by)-k)
+					break
+				}
+				if k > 0 {
+					names += ", "
+				}
+				names += fmt.Sprintf("%s in line %d", rs.RuleName(other), rs.rules[other].Rule.Pos.Line)
+			}
+			out = append(out, Finding{r.Rule.Pos, FindingShadowed, me, fmt.Sprintf("rule %s is never reached: together, %s take every packet that it would match", rs.RuleName(me), names), "remove it, or put it before these"})
+		case x.unsure[me]:
+			out = append(out, Finding{r.Rule.Pos, FindingUnsure, me, fmt.Sprintf("rule %s: whether the rules before it take all its packets together was not found out", rs.RuleName(me)), "the search was given up"})
 		}
 	}
 	for _, c := range rs.chains {
@@ -41,7 +96,7 @@ func (rs *Ruleset) Check() []Warning {
 			used = used || compiled[id]
 		}
 		if !used {
-			out = append(out, Warning{c.Chain.Pos, "chain " + c.Name + " is not reached from " + baseNames(c.Table)})
+			out = append(out, Finding{c.Chain.Pos, FindingUnused, NoRule, "chain " + c.Name + " is not reached from " + baseNames(c.Table), "no rule that packets come to jumps there"})
 		}
 	}
 	return out
@@ -56,38 +111,63 @@ func baseNames(table string) string {
 	return strings.Join(names, " or ")
 }
 
-// shadowed finds rules of one program that a single earlier rule makes unreachable. A rule that was found in another
-// program, of the other version or another base chain, and is reached in this one is taken out again.
+// shadows is what is found out about the rules of a set, program by program.
+type shadows struct {
+	found  map[RuleID][]RuleID // the rules that hide it
+	seen   map[RuleID]bool     // judged already, in another program
+	unsure map[RuleID]bool
+	left   int // effort
+	rng    *rand.Rand
+}
+
+// shadowed finds rules of one program that earlier ones make unreachable. A rule that was found in another program, of the
+// other version or another base chain, and is reached in this one is taken out again.
 //
 // An earlier rule that holds a whole box agrees with every header in it: it is among those that a lookup of any one
 // header gives.
-func (rs *Ruleset) shadowed(place int, found map[RuleID]RuleID, seen map[RuleID]bool) {
+func (rs *Ruleset) shadowed(place int, found *shadows) {
 	g := &rs.prog[place]
 	// The boxes are made again: those of rules that building found unreachable are in no tree.
 	c := compiler{rs: &Ruleset{}, opt: rs.opt, place: place}
 	c.cur = &program{v6: g.v6}
+	union := cover{g: g, total: &found.left, rng: found.rng}
 	for _, ch := range g.chains {
+		union.ch = ch
 		for rank := ch.firstRank; rank < ch.rank; rank++ {
 			id := g.rules[rank].id
-			by, held := uint32(0), false
+			answer := open
+			var by []RuleID
+			union.rank = rank
+			*c.cur = program{v6: g.v6}
 			for _, x := range c.boxes(nil, &rule{}, rs.rules[id].Rule) {
 				var h header
 				copy(h.w[:], x.val[:])
 				h.w[wordSport], h.w[wordDport], h.w[wordProto] = uint32(x.port[0].Lo), uint32(x.port[1].Lo), uint32(x.proto)
 				w := x.wide()
-				if by = g.holder(ch, &h, &w, rank); by == none {
-					held = false
+				answer = covered
+				if one := g.holder(ch, &h, &w, rank); one != none {
+					by = append(by, g.rules[one].id)
+					continue
+				}
+				union.used = union.used[:0]
+				if answer = union.box(&w); answer != covered {
 					break
 				}
-				held = true
+				for _, r := range union.used {
+					by = append(by, g.rules[r].id)
+				}
 			}
+			slices.Sort(by)
 			switch {
-			case !held:
-				delete(found, id)
-			case !seen[id]:
-				found[id] = g.rules[by].id
+			case answer != covered:
+				delete(found.found, id)
+				if answer == unsure {
+					found.unsure[id] = true
+				}
+			case !found.seen[id]:
+				found.found[id] = slices.Compact(by)
 			}
-			seen[id] = true
+			found.seen[id] = true
 		}
 	}
 }
@@ -123,12 +203,7 @@ func (g *program) holder(ch chain, h *header, x *wide, rank uint32) uint32 {
 		for _, n := range g.places[at:end] {
 			y := g.box(int(n))
 			r := y.rule &^ more
-			if y.isDead() || r >= rank || r >= best || y.rule&more != 0 || g.rules[r].flags&needsHeader != 0 && g.rules[rank].flags&needsHeader == 0 {
-				continue
-			}
-			switch g.rules[r].verb {
-			case VerbAccept, VerbDrop, VerbReject, VerbReturn, VerbGoto:
-			default:
+			if r >= best || !g.takes(&y, rank) {
 				continue
 			}
 			if x.in(&y) {

@@ -2,8 +2,13 @@ package rules
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"corewire/internal/packet"
+	pt "corewire/internal/packet/packettest"
 )
 
 func TestCheck(t *testing.T) {
@@ -38,11 +43,11 @@ COMMIT
 		got = append(got, w.String())
 	}
 	want := []string{
-		"t:6:4: rule FORWARD 2 is never reached: FORWARD 1 in line 5 takes every packet that it would match",
-		"t:8:4: rule FORWARD 4 is never reached: FORWARD 1 in line 5 takes every packet that it would match",
-		"t:11:4: rule FORWARD 7 is never reached: FORWARD 6 in line 10 takes every packet that it would match",
-		"t:15:4: rule used 3 is never reached: used 2 in line 14 takes every packet that it would match",
-		"t:4:2: chain unused is not reached from FORWARD",
+		"t:6:4: rule FORWARD 2 is never reached: FORWARD 1 in line 5 takes every packet that it would match (remove it, or put it before that one)",
+		"t:8:4: rule FORWARD 4 is never reached: FORWARD 1 in line 5 takes every packet that it would match (remove it, or put it before that one)",
+		"t:11:4: rule FORWARD 7 is never reached: FORWARD 6 in line 10 takes every packet that it would match (remove it, or put it before that one)",
+		"t:15:4: rule used 3 is never reached: used 2 in line 14 takes every packet that it would match (remove it, or put it before that one)",
+		"t:4:2: chain unused is not reached from FORWARD (no rule that packets come to jumps there)",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -88,4 +93,88 @@ func TestCheckRandom(t *testing.T) {
 		t.Error("no unreachable rule in any set")
 	}
 	t.Logf("%d rules unreachable", found)
+}
+
+// TestCheckTogether: rules that several others hide, over spaces so small that every header can be tried.
+func TestCheckTogether(t *testing.T) {
+	const header, rule = "*filter\n:FORWARD ACCEPT [0:0]\n", "-A FORWARD -s 10.0.0.%d/%d %s-p %s -m %s --dport %d:%d -j %s\n"
+	together, alone, reached := 0, 0, 0
+	for seed := range uint64(150) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		text := header
+		for range 14 {
+			bits := 30 + rng.IntN(3)
+			lo := rng.IntN(4)
+			proto := []string{"tcp", "udp"}[rng.IntN(2)]
+			in := []string{"", "", "-i inside ", "-i outside ", "-m conntrack --ctstate NEW ", "-m conntrack ! --ctstate NEW "}[rng.IntN(6)]
+			target := []string{"ACCEPT", "DROP", "RETURN", "LOG"}[min(rng.IntN(5), 3)]
+			text += fmt.Sprintf(rule, rng.IntN(4)&^(1<<(32-bits)-1), bits, in, proto, proto, 100+lo, 100+min(3, lo+rng.IntN(4)), target)
+		}
+		rs := mustCompile(t, text+"COMMIT\n")
+		found := map[RuleID]Finding{}
+		for _, f := range rs.Check() {
+			if f.Kind == FindingUnsure {
+				t.Errorf("seed %d: %s", seed, f)
+			}
+			found[f.Rule] = f
+		}
+		m := rs.NewMatcher()
+		for host := range 4 {
+			for port := range 4 {
+				for k := range 2 * 2 * int(States) {
+					src, dst := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(host)}), 1), netip.AddrPortFrom(netip.MustParseAddr("10.9.9.9"), uint16(100+port))
+					p := packet.Packet{Frame: pt.NewTCP(src, dst, 2), In: packet.Port(k & 1)}
+					if k&2 != 0 {
+						p.Frame = pt.NewUDP(src, dst)
+					}
+					packet.Parse(&p)
+					m.Count(m.Match(&p, &Context{State: State(k >> 2)}).Trace, 1)
+				}
+			}
+		}
+		n := make([]Counter, rs.Counters())
+		m.Counters(n)
+		for id := range rs.Rules() {
+			f, ok := found[RuleID(id)]
+			switch hidden := n[id].Packets == 0; {
+			case hidden != (ok && f.Kind == FindingShadowed) && f.Kind != FindingDuplicate:
+				t.Errorf("seed %d: %s matched %d packets, found %q\n%s", seed, rs.RuleName(RuleID(id)), n[id].Packets, f, text)
+			case hidden && strings.Contains(f.Text, "together"):
+				together++
+			case hidden:
+				alone++
+			default:
+				reached++
+			}
+		}
+	}
+	t.Logf("%d rules hidden by several, %d by one, %d reached", together, alone, reached)
+	if together < 20 || alone < 20 || reached < 100 {
+		t.Error("the test proves little")
+	}
+}
+
+// TestCheckLarge: many rules are checked in steps near to proportional to their number.
+func TestCheckLarge(t *testing.T) {
+	steps := func(n int) int {
+		rng := rand.New(rand.NewPCG(3, 4))
+		var b strings.Builder
+		b.WriteString("*filter\n:FORWARD DROP [0:0]\n")
+		for range n {
+			fmt.Fprintf(&b, "-A FORWARD -s 10.%d.%d.0/%d -d 192.0.2.%d -p tcp -m tcp --dport %d -j ACCEPT\n", rng.IntN(256), rng.IntN(256), 20+rng.IntN(5), rng.IntN(256), rng.IntN(1024))
+		}
+		b.WriteString("-A FORWARD -j DROP\n-A FORWARD -s 10.0.0.0/8 -j ACCEPT\nCOMMIT\n")
+		rs := mustCompile(t, b.String())
+		x := shadows{found: map[RuleID][]RuleID{}, seen: map[RuleID]bool{}, unsure: map[RuleID]bool{}, left: coverTotal, rng: rng}
+		rs.shadowed(filterPlace, &x)
+		if len(x.found[RuleID(n+1)]) != 1 || len(x.unsure) != 0 {
+			t.Errorf("%d rules: the last is hidden by %v, unsure of %d", n, x.found[RuleID(n+1)], len(x.unsure))
+		}
+		return coverTotal - x.left
+	}
+	small, large := steps(2000), steps(20000)
+	t.Logf("%d steps for 2,000 rules, %d for 20,000", small, large)
+	if large > 30*max(small, 1000) {
+		t.Errorf("%d steps for ten times as many rules, %d before", large, small)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -112,6 +113,12 @@ func TestExitCodes(t *testing.T) {
 		{"run --inside a --outside a --rules " + rules, 3, "different interfaces"},
 		{"run --inside a --outside b --metrics-addr= " + noSocket, 2, "--rules"},
 		{"run --outside b --metrics-addr= --rules " + rules + " " + noSocket, 2, "--inside"},
+		{"check", 2, "--rules"},
+		{"check --rules " + rules, 0, ""},
+		{"check --rules " + badRules, 3, "1 error"},
+		{"check --rules /nowhere", 3, "1 error"},
+		{"check --config " + badConfig, 3, "1 error"},
+		{"check --live --rules " + rules + " " + noSocket, 4, ""},
 		{"conntrack list " + noSocket, 4, "is the firewall running"},
 		{"conntrack count " + noSocket, 4, ""},
 		{"conntrack stats " + noSocket, 4, ""},
@@ -144,7 +151,7 @@ func TestExitCodes(t *testing.T) {
 // Every command has help with what it is for; those with flags or arguments of their own an example or a usage line.
 func TestHelp(t *testing.T) {
 	var all strings.Builder
-	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack events", "conntrack update", "conntrack delete", "conntrack flush", "conntrack export", "conntrack import", "sysctl", "stats", "rules", "rules show", "rules save", "rules insert", "rules zero", "config", "config check", "config set", "reload", "release", "status", "version"} {
+	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack events", "conntrack update", "conntrack delete", "conntrack flush", "conntrack export", "conntrack import", "sysctl", "stats", "check", "rules", "rules show", "rules save", "rules insert", "rules zero", "config", "config check", "config set", "reload", "release", "status", "version"} {
 		out, err := call(t, append(strings.Fields(words), "--help")...)
 		if err != nil {
 			t.Fatal(err)
@@ -219,4 +226,44 @@ func TestPrintStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "status.golden", b.String())
+}
+
+// TestCheck: what is found, with its place, as lines and as JSON.
+func TestCheck(t *testing.T) {
+	home, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	files := map[string]string{
+		"good": goodRules,
+		"odd": `*nat
+-A PREROUTING -j ACCEPT
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:unused - [0:0]
+-A FORWARD -s 10.0.0.0/9 -j DROP
+-A FORWARD -s 10.128.0.0/9 -j ACCEPT
+-A FORWARD -s 10.1.2.3 -p tcp -j ACCEPT
+-A FORWARD -s 10.0.0.0/8 -p tcp --dport 80 -j ACCEPT
+-A FORWARD -p udp -m ttl --ttl-eq 1
+-A FORWARD -p udp -m ttl --ttl-eq 1
+-A unused -j DROP
+COMMIT
+`,
+		"bad": "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p tpc -j ACCEPT\n-A FORWARD -j CT --timeout x\nCOMMIT\n",
+	}
+	var all strings.Builder
+	for _, name := range []string{"good", "odd", "bad"} {
+		if err := os.WriteFile(name, []byte(files[name]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range []string{"", " --json", " --strict"} {
+			out, err := call(t, strings.Fields("check --rules "+name+args)...)
+			all.WriteString("$ corewire check --rules " + name + args + "\n" + out + "exit status " + strconv.Itoa(exitCode(err)) + "\n")
+		}
+	}
+	t.Chdir(home)
+	golden(t, "check.golden", all.String())
 }
