@@ -20,6 +20,7 @@
 //	  -j CT --zone-orig, --zone-reply, --zone mark            refused: a connection is in one zone, and has no mark yet
 //	  -o, -m state, -m conntrack, -m connmark, REJECT         refused: nothing of these is known before tracking
 //	tables mangle, security                                   ignored with a warning
+//	-m hashlimit, -m recent, -m connlimit                      one memory for all workers, kept over a reload; see below
 //	a match, option or target that is not known               an error with file, line, column, and the nearest name
 //	a target that needs what a wire does not have             an error with the reason
 //	-i and -o with a name that is neither port                a warning; the rule matches as if the packet used another interface
@@ -67,6 +68,22 @@
 // takes a third of a millisecond with 10,000 rules and five with 100,000, nearly all of it copying. Changes of jumps, marks and
 // connection tracking targets compile everything anew, and so does the change that would make an overlay too large, so that lookups stay as fast
 // as after compiling; Patches and Recompile let the caller do that earlier, at a time of its own.
+//
+// # What rules remember
+//
+//	match      of what                    kept over a reload                      room                         differences from Linux
+//	limit      the rule                   with the rule                           a word                       bucket
+//	statistic  the rule                   with the rule                           a word                       none
+//	hashlimit  addresses, by table name   name and properties are the same        --hashlimit-htable-max       hashTable
+//	recent     addresses, by list name    name and mask are, times are enough     ip_list_tot, then the oldest recentList
+//	connlimit  addresses and zone         with the rule                           the most connections         connCounts
+//
+// The types named last say in their comments what differs and why. An address may come in on any worker's queue, so each of
+// these is one for all workers, bounded and made by Compile: a packet takes no lock and allocates nothing, see store. What
+// finds no room is dropped, as xtables' hotdrop, and counted as "no room". An address of hashlimit takes 64 bytes with IPv4
+// and 80 with IPv6, one of connlimit 32 and 48, one of recent 64 and 8 for each time; to each come 8 to 16 of the hash table.
+//
+// A connlimit rule counts a connection with a Ticket, which the caller keeps with the connection and hands back.
 //
 // # Concurrency
 //

@@ -80,6 +80,7 @@ func FuzzParse(f *testing.F) {
 func FuzzMatch(f *testing.F) {
 	for seed := range uint64(20) {
 		g := newGenerator(seed, 2)
+		g.Memory = true
 		fam := []Family{IPv4, IPv6}[seed%2]
 		p, c := g.packet(g.Flow(version(fam)))
 		f.Add(g.RuleSet(version(fam)), p.Frame, uint8(c.State)|uint8(c.Dir)<<4|uint8(p.In)<<5)

@@ -259,3 +259,100 @@ func TestMemoryBounds(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// BenchmarkMemory is what a packet costs that one rule of a kind judges, of 1024 addresses in turn; beside a rule that asks
+// for the protocol alone.
+func BenchmarkMemory(b *testing.B) {
+	for _, tc := range []struct{ name, match string }{
+		{"none", ""},
+		{"limit", "-m limit --limit 1/sec --limit-burst 5"},
+		{"hashlimit", "-m hashlimit --hashlimit-upto 1/sec --hashlimit-mode srcip --hashlimit-name x"},
+		{"hashlimit-bytes", "-m hashlimit --hashlimit-upto 512kb/s --hashlimit-mode srcip --hashlimit-name x"},
+		{"recent-rcheck", "-m recent --rcheck --seconds 60 --hitcount 4 --name x"},
+		{"recent-set", "-m recent --set --name x"},
+		{"connlimit", "-m connlimit --connlimit-upto 10"},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			f, err := Parse("t", []byte("*filter\n-A FORWARD -p udp "+tc.match+" -j ACCEPT\nCOMMIT\n"), IPv4)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rs, err := Compile([]*File{f}, Options{Clock: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			m := rs.NewMatcher()
+			p := packet.Packet{Frame: packettest.NewUDP(packettest.AP("10.0.0.1:1000"), packettest.AP("10.0.0.2:53"))}
+			packet.Parse(&p)
+			base := p.Src.Lo
+			room := make([]Ticket, 0, MaxTickets)
+			c := Context{State: New}
+			b.ReportAllocs()
+			for i := range uint64(b.N) {
+				p.Src.Lo = base + i&1023
+				c.Now += 1000
+				c.Taken = room[:0]
+				m.Match(&p, &c)
+				for _, t := range c.Taken {
+					rs.Release(t)
+				}
+			}
+		})
+	}
+}
+
+// FuzzMemory: any sequence of operations on a list, a table and counts has the answers of the slow twins.
+func FuzzMemory(f *testing.F) {
+	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x10\x21\x32\x43\x54\x65\x76\x87\x98\xa9"))
+	f.Add([]byte(strings.Repeat("\x01\x09\x11\x1a\x23", 20)))
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		list, slow := newRecentList("x", allOnes, 3, 4), &recentTwin{size: 3, times: 4}
+		cfg := hashConfig{mode: HashSrcIP, avg: 200000, times: 3, max: 4, gc: 1000, expire: 2000, src: allOnes, dst: allOnes}
+		table, twin := newHashTable("x", cfg), &hashlimitTwin{cfg, map[string]*hashlimitTwinEntry{}}
+		counts, open := newConnCounts(&ConnlimitMatch{Mask: -1}, 1, 64, false), map[uint64][]Ticket{}
+		jiffies := int64(500)
+		for i, x := range ops {
+			who := uint64(x>>3) % 6
+			p := packet.Packet{Family: 4, TTL: 60 + x>>6, Src: packet.Addr{Lo: 0xffff<<32 | who}, L3: 14, End: 114}
+			addr := p.Src.Netip().String()
+			switch x & 7 {
+			case 0, 1, 2, 3:
+				m := RecentMatch{Do: RecentOp(1 + x&3), Not: x&128 != 0}
+				if m.Do == RecentCheck || m.Do == RecentUpdate {
+					m.Seconds, m.Hits, m.TTL = uint32(i&1), uint32(x>>5&3), x&64 != 0
+					m.Reap = m.Seconds != 0 && x&32 != 0
+				}
+				if got, want := list.match(&m, &p, jiffies*4, false, false), slow.match(&m, addr, p.TTL, jiffies*4); got != answer(want) || recentString(list) != slow.String() {
+					t.Fatalf("operation %d, %+v of %s: %v, want %v\n%swant\n%s", i, m, addr, got, want, recentString(list), slow)
+				}
+			case 4:
+				for range 8 {
+					table.swept.Store(0)
+					table.sweep(jiffies * 4)
+				}
+				twin.expire(jiffies)
+				ok, hot := twin.take(addr, 100, jiffies)
+				want := answer(ok)
+				if hot {
+					want = full
+				}
+				if got := table.take(&p, jiffies*4e6, false); got != want {
+					t.Fatalf("operation %d, rate of %s: %v, want %v", i, addr, got, want)
+				}
+			case 5:
+				c := Context{State: New, Taken: make([]Ticket, 0, 1)}
+				if n := counts.count(&p, &c, false); int(n) != len(open[who])+1 || len(c.Taken) != 1 {
+					t.Fatalf("operation %d: %s has %d connections, want %d", i, addr, n, len(open[who])+1)
+				}
+				open[who] = append(open[who], c.Taken...)
+			case 6:
+				if k := len(open[who]); k > 0 {
+					counts.release(uint32(open[who][k-1]))
+					open[who] = open[who][:k-1]
+				}
+			case 7:
+				jiffies += int64(x>>3) * 20
+			}
+		}
+	})
+}

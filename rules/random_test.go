@@ -128,6 +128,7 @@ func TestRandom(t *testing.T) {
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(uint64(seed), 1)
+		g.Memory = true
 		text := g.RuleSet(version(fam))
 		f, err := Parse("random", []byte(text), fam)
 		if err != nil {

@@ -705,7 +705,7 @@ func (rp *ruleParser) setMatch(a token) {
 
 // otherMatches are modules of iptables that are refused, with the reason.
 var otherMatches = map[string]string{
-	"recent": "not supported", "hashlimit": "not supported", "connlimit": "not supported", "connbytes": "not supported", "set": "not supported",
+	"connbytes": "not supported", "set": "not supported",
 	"string": "not supported", "u32": "not supported", "time": "not supported", "tcpmss": "not supported", "helper": "not supported",
 	"ah": "not supported", "esp": "not supported", "frag": "not supported: datagrams are judged whole", "ipv6header": "not supported",
 	"quota": "not supported", "bpf": "not supported", "ipcomp": "not supported", "mh": "not supported", "dst": "not supported", "hbh": "not supported",

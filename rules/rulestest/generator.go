@@ -19,6 +19,8 @@ const (
 type Generator struct {
 	*rand.Rand
 	Side Side
+	// Memory: with matches that remember addresses, whose answers hang on all packets before. They need a clock.
+	Memory bool
 }
 
 // New returns a generator for the twin. Two with the same numbers make the same.
@@ -380,8 +382,10 @@ func (g Generator) odd(version int, early bool) string {
 			" -m statistic --mode nth "+g.Not()+"--every 2 --packet "+g.Pick("0", "1")+" -m conntrack --ctstate "+g.States())
 	}
 	if g.Side == Twin {
-		list = append(list, g.memory(version), g.memory(version))
-		if !early {
+		if g.Memory {
+			list = append(list, g.memory(), g.memory())
+		}
+		if g.Memory && !early {
 			list = append(list, " -m connlimit "+g.Pick("--connlimit-above 0", "--connlimit-upto 1", "! --connlimit-upto 0 --connlimit-daddr", "--connlimit-above 3 --connlimit-mask 9"))
 		}
 		list = append(list, " -m vlan "+g.Not()+"--vlan-id "+g.Pick("0", "1", "1:2"),
@@ -391,7 +395,7 @@ func (g Generator) odd(version int, early bool) string {
 }
 
 // memory returns a match that remembers addresses. A table's properties hang on its name.
-func (g Generator) memory(version int) string {
+func (g Generator) memory() string {
 	if g.one(2) {
 		table := g.Pick(
 			"h0 --hashlimit-mode srcip --hashlimit-burst 2 --hashlimit-htable-expire 60000 %s 10/min",
