@@ -39,15 +39,6 @@ func (t *Table) assign(e *entry, ref uint32, h Helper) {
 	}
 }
 
-// resume gives a connection that is taken over from another process its helper: the next segment of either direction
-// counts as the beginning of a line, since nobody knows where the last one ended (nf_ct_ftp_from_nlattr).
-func (t *Table) resume(e *entry, ref uint32, h Helper) {
-	t.assign(e, ref, h)
-	if t.aids.items != nil {
-		t.aids.items[ref].ftp.pickup = [2]uint8{1, 1}
-	}
-}
-
 // SetHelper gives a connection a helper, as -j CT --helper does: before Confirm, and only to a connection that neither
 // was expected nor has one already. It reports whether the helper reads connections of this protocol and family.
 func (t *Table) SetHelper(c *Conn, h Helper) bool {

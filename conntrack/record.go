@@ -23,8 +23,9 @@ import (
 //	44  mark
 //	48  ms until it expires, when the state was taken
 //	52  UDP: ms until it may become a stream, signed
-//	56  helper: 0 none, 1 ftp, 2 tftp, 3 irc, 4 sip, 5 pptp; three bytes of 0
-//	60  four bytes of 0
+//	56  helper: 0 none, 1 ftp, 2 tftp, 3 irc, 4 sip, 5 pptp
+//	57  helper of the connection that expected this one (EXPECTED)
+//	58  flags of that connection: 1 its original direction runs from B to A; five bytes of 0
 //	64  48 bytes of the protocol's tracker, zero for those without:
 //	    TCP   for original and reply: end, maximum end, largest window, highest ACK (4 bytes each); sequence number and ACK
 //	          of the last segment (4), its length and window (2), scale codes, flags, class, retransmissions (1); see tcpState
@@ -34,13 +35,30 @@ import (
 //	144 age in ms
 //	152 labels (16)
 //	168 name of the timeout policy that a rule gave it (-j CT --timeout), zeros behind it; none without (32)
+//	200 key of the connection that expected this one, as from 0 to 40; zero where that is not known
+//	240 24 bytes of the helper, zero for those without:
+//	    ftp   for original and reply: two sequence numbers at which a line begins (4 each); for both, how many of them are
+//	          known (1 each), and whether the next segment counts as the beginning of a line (1 each)
+//	    sip   CSeq of the last REGISTER and of the last INVITE (4 each)
+//	    pptp  state of session and call (1 each), call ids of client and server (2 each)
 //
-// What belongs to the process is not in it: the cached verdicts, the number in listings, what a helper has read so far
-// (it begins anew with the next packet), expectations, PPTP call ids, and fragments.
+// What belongs to the process is not in it: the cached verdicts, the number in listings, and fragments. What the
+// connection's helper expects is in ExpectRecords.
 type Record [RecordSize]byte
 
 // RecordSize is the size of a Record in bytes.
-const RecordSize = 200
+const RecordSize = 264
+
+// recordSize1 is the size that Records had in the first version: without what begins there, which reads as zero.
+const recordSize1 = 200
+
+// fromFirst makes a record of the first version one of today's: what its helper had read is not known, so the next segment
+// of either direction counts as the beginning of a line (nf_ct_ftp_from_nlattr).
+func (s *Record) fromFirst() {
+	if Helper(s[stateHelper]) == HelperFTP {
+		(&ftpState{pickup: [2]uint8{1, 1}}).put(s[stateHelp:])
+	}
+}
 
 // Offsets in Record.
 const (
@@ -56,12 +74,16 @@ const (
 	stateLeft       = 48
 	stateStream     = 52
 	stateHelper     = 56
-	stateZero       = 57 // to stateTracker
+	stateMasterHelp = 57
+	stateMasterFlag = 58
+	stateZero       = 59 // to stateTracker
 	stateTracker    = 64
 	stateCounters   = 112
 	stateAge        = 144
 	stateLabels     = 152
 	statePolicy     = 168
+	stateMaster     = 200
+	stateHelp       = 240
 	stateFlipped    = 1
 	stateHasCounts  = 2
 	stateHasAge     = 4
@@ -76,12 +98,63 @@ const portableStatus = StatusExpected | StatusSeenReply | StatusAssured | Status
 var le = binary.LittleEndian
 
 // Key returns the connection's key.
-func (s *Record) Key() packet.Key {
+func (s *Record) Key() packet.Key { return keyAt(s[:]) }
+
+// Helped reports whether the connection has a helper, which may expect others.
+func (s *Record) Helped() bool { return s[stateHelper] != 0 }
+
+// Flipped reports whether the original direction runs from Key().B to Key().A.
+func (s *Record) Flipped() bool { return s[stateFlags]&stateFlipped != 0 }
+
+// keySize is how much of a record a key takes.
+const keySize = 40
+
+// keyAt reads the key that b begins with.
+func keyAt(b []byte) packet.Key {
 	addr := func(at int) packet.Addr {
-		return packet.Addr{Hi: binary.BigEndian.Uint64(s[at:]), Lo: binary.BigEndian.Uint64(s[at+8:])}
+		return packet.Addr{Hi: binary.BigEndian.Uint64(b[at:]), Lo: binary.BigEndian.Uint64(b[at+8:])}
 	}
-	return packet.Key{A: addr(stateA), B: addr(stateB), APort: le.Uint16(s[statePorts:]), BPort: le.Uint16(s[statePorts+2:]),
-		Zone: le.Uint16(s[stateZone:]), Proto: s[stateProto], Family: s[stateFamily]}
+	return packet.Key{A: addr(stateA), B: addr(stateB), APort: le.Uint16(b[statePorts:]), BPort: le.Uint16(b[statePorts+2:]),
+		Zone: le.Uint16(b[stateZone:]), Proto: b[stateProto], Family: b[stateFamily]}
+}
+
+// putKey writes what keyAt reads.
+func putKey(b []byte, k *packet.Key) {
+	binary.BigEndian.PutUint64(b[stateA:], k.A.Hi)
+	binary.BigEndian.PutUint64(b[stateA+8:], k.A.Lo)
+	binary.BigEndian.PutUint64(b[stateB:], k.B.Hi)
+	binary.BigEndian.PutUint64(b[stateB+8:], k.B.Lo)
+	le.PutUint16(b[statePorts:], k.APort)
+	le.PutUint16(b[statePorts+2:], k.BPort)
+	le.PutUint16(b[stateZone:], k.Zone)
+	b[stateProto], b[stateFamily] = k.Proto, k.Family
+}
+
+// checkKey reports whether a connection can have that key, its original direction running as flipped says; "" if so.
+func checkKey(k *packet.Key, flipped bool) string {
+	switch {
+	case k.Family != 4 && k.Family != 6:
+		return "the family is neither 4 nor 6"
+	case k.Family == 4 && (!k.A.Is4() || !k.B.Is4()):
+		return "not an IPv4 address"
+	}
+	if _, typ, _, ok := k.Query(); ok {
+		// An answer cannot begin a connection, and only these requests have one (valid_new, nf_conntrack_proto_icmp.c and
+		// nf_conntrack_proto_icmpv6.c).
+		v4 := k.Proto == packet.ProtoICMP && (typ == 8 || typ == 13 || typ == 15 || typ == 17)
+		v6 := k.Proto == packet.ProtoICMPv6 && (typ == 128 || typ == 139)
+		if flipped || !v4 && !v6 {
+			return "not an ICMP request"
+		}
+		return ""
+	}
+	var canonical packet.Key
+	canonical.Set(k.A, k.B, k.APort, k.BPort, k.Proto, k.Family)
+	canonical.Zone = k.Zone
+	if canonical != *k {
+		return "the ends are in the wrong order"
+	}
+	return ""
 }
 
 // Left returns for how long the connection lives if no packet follows, in ms, when the state was taken.
@@ -128,14 +201,7 @@ func (t *Table) Export(cursor uint64, out []Record, now Tick) (n int, next uint6
 func (t *Table) export(ref uint32, s *Record, now Tick, ext uint64) {
 	e := &t.hot.items[ref]
 	*s = Record{}
-	binary.BigEndian.PutUint64(s[stateA:], e.key.A.Hi)
-	binary.BigEndian.PutUint64(s[stateA+8:], e.key.A.Lo)
-	binary.BigEndian.PutUint64(s[stateB:], e.key.B.Hi)
-	binary.BigEndian.PutUint64(s[stateB+8:], e.key.B.Lo)
-	le.PutUint16(s[statePorts:], e.key.APort)
-	le.PutUint16(s[statePorts+2:], e.key.BPort)
-	le.PutUint16(s[stateZone:], e.key.Zone)
-	s[stateProto], s[stateFamily] = e.key.Proto, e.key.Family
+	putKey(s[:], &e.key)
 	s[stateFlags] = e.flags & entryFlipped
 	if e.flags&entryOutside != 0 {
 		s[stateFlags] |= stateOutside
@@ -144,8 +210,8 @@ func (t *Table) export(ref uint32, s *Record, now Tick, ext uint64) {
 	le.PutUint16(s[stateStatus:], e.status&uint16(portableStatus))
 	le.PutUint32(s[stateMark:], e.mark)
 	s.SetLeft(uint32(e.deadline - now))
-	if uint32(e.status)&StatusHelper != 0 {
-		s[stateHelper] = uint8(t.aids.items[ref].helper)
+	if uint32(e.status)&(StatusHelper|StatusExpected) != 0 && t.aids.items != nil {
+		t.aids.items[ref].put(s, uint32(e.status))
 	}
 	b := s[stateTracker:stateCounters]
 	switch e.key.Proto {
@@ -181,7 +247,7 @@ func (t *Table) export(ref uint32, s *Record, now Tick, ext uint64) {
 		le.PutUint64(s[stateLabels+8:], t.labels.items[ref][1])
 	}
 	if e.flags&entryPolicy != 0 {
-		copy(s[statePolicy:RecordSize-1], t.policies.names[t.policies.of.items[ref]])
+		copy(s[statePolicy:stateMaster-1], t.policies.names[t.policies.of.items[ref]])
 	}
 }
 
@@ -218,11 +284,10 @@ func (s *Record) Check() error {
 	k := s.Key()
 	flags, state := s[stateFlags], s[stateState]
 	bad := func(what string) error { return fmt.Errorf("connection %v: %s", k, what) }
+	if what := checkKey(&k, flags&stateFlipped != 0); what != "" {
+		return bad(what)
+	}
 	switch {
-	case k.Family != 4 && k.Family != 6:
-		return bad("the family is neither 4 nor 6")
-	case k.Family == 4 && (!k.A.Is4() || !k.B.Is4()):
-		return bad("not an IPv4 address")
 	case flags&^stateKnownFlags != 0:
 		return bad("unknown flags")
 	case uint32(le.Uint16(s[stateStatus:]))&^portableStatus != 0:
@@ -234,21 +299,8 @@ func (s *Record) Check() error {
 	case k.Proto != packet.ProtoUDP && le.Uint32(s[stateStream:]) != 0:
 		return bad("a stream that is not UDP's")
 	}
-	if _, typ, _, ok := k.Query(); ok {
-		// An answer cannot begin a connection, and only these requests have one (valid_new, nf_conntrack_proto_icmp.c and
-		// nf_conntrack_proto_icmpv6.c).
-		v4 := k.Proto == packet.ProtoICMP && (typ == 8 || typ == 13 || typ == 15 || typ == 17)
-		v6 := k.Proto == packet.ProtoICMPv6 && (typ == 128 || typ == 139)
-		if flags&stateFlipped != 0 || !v4 && !v6 {
-			return bad("not an ICMP request")
-		}
-	} else {
-		var canonical packet.Key
-		canonical.Set(k.A, k.B, k.APort, k.BPort, k.Proto, k.Family)
-		canonical.Zone = k.Zone
-		if canonical != k {
-			return bad("the ends are in the wrong order")
-		}
+	if what := s.checkAid(); what != "" {
+		return bad(what)
 	}
 	b := s[stateTracker:stateCounters]
 	used := 0
@@ -281,28 +333,124 @@ func (s *Record) Check() error {
 			return bad("a state where the protocol has none")
 		}
 	}
-	zero := func(b []byte) bool {
-		for _, v := range b {
-			if v != 0 {
-				return false
-			}
-		}
-		return true
-	}
 	if !zero(s[stateZero:stateTracker]) || !zero(b[used:]) || flags&stateHasCounts == 0 && !zero(s[stateCounters:stateAge]) ||
 		flags&stateHasAge == 0 && !zero(s[stateAge:stateLabels]) || flags&stateHasLabels == 0 && !zero(s[stateLabels:statePolicy]) {
 		return bad("something where nothing belongs")
 	}
 	name := s.policy()
-	if len(name) > maxPolicyName || !zero(s[statePolicy+len(name):]) {
+	if len(name) > maxPolicyName || !zero(s[statePolicy+len(name):stateMaster]) {
 		return bad("not the name of a timeout policy")
 	}
 	return nil
 }
 
+// zero reports whether all bytes are 0.
+func zero(b []byte) bool {
+	for _, v := range b {
+		if v != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// checkAid looks at helper and master; "" if all is well.
+func (s *Record) checkAid() string {
+	switch {
+	case s[stateMasterHelp] >= uint8(Helpers) || s[stateMasterFlag] > 1:
+		return "unknown helper of the master"
+	case zero(s[stateMaster : stateMaster+keySize]):
+		if s[stateMasterHelp]|s[stateMasterFlag] != 0 {
+			return "a master without a key"
+		}
+	case uint32(le.Uint16(s[stateStatus:]))&StatusExpected == 0:
+		return "a master of a connection that was not expected"
+	default:
+		k := keyAt(s[stateMaster:])
+		if what := checkKey(&k, s[stateMasterFlag] != 0); what != "" {
+			return "its master: " + what
+		}
+	}
+	b := s[stateHelp:RecordSize]
+	used := 0
+	switch Helper(s[stateHelper]) {
+	case HelperFTP:
+		used = 20
+		if b[16] > ftpLines || b[17] > ftpLines || b[18] > 1 || b[19] > 1 {
+			return "unknown state of the ftp helper"
+		}
+	case HelperSIP:
+		used = 8
+	case HelperPPTP:
+		used = 6
+		if b[0] > pptpConfirmed || b[1] > pptpCallClear {
+			return "unknown state of the pptp helper"
+		}
+	}
+	if !zero(b[used:]) {
+		return "something where nothing belongs"
+	}
+	return ""
+}
+
+// put writes helper and master in the layout of Record.
+func (a *aid) put(s *Record, status uint32) {
+	if status&StatusExpected != 0 && a.master.Family != 0 {
+		putKey(s[stateMaster:], &a.master)
+		s[stateMasterHelp], s[stateMasterFlag] = uint8(a.masterHelper), a.masterFlipped&stateFlipped
+	}
+	if status&StatusHelper == 0 {
+		return
+	}
+	s[stateHelper] = uint8(a.helper)
+	b := s[stateHelp:RecordSize]
+	switch a.helper {
+	case HelperFTP:
+		a.ftp.put(b)
+	case HelperSIP:
+		le.PutUint32(b, a.sip.register)
+		le.PutUint32(b[4:], a.sip.invite)
+	case HelperPPTP:
+		b[0], b[1] = a.pptp.session, a.pptp.call
+		le.PutUint16(b[2:], a.pptp.pns)
+		le.PutUint16(b[4:], a.pptp.pac)
+	}
+}
+
+// put writes the helper's memory in the layout of Record.
+func (s *ftpState) put(b []byte) {
+	for d := range s.line {
+		le.PutUint32(b[8*d:], s.line[d][0])
+		le.PutUint32(b[8*d+4:], s.line[d][1])
+		b[16+d], b[18+d] = min(s.known[d], ftpLines), s.pickup[d]
+	}
+}
+
+// takeAid reads what put wrote.
+func takeAid(s *Record) (a aid) {
+	a.helper = Helper(s[stateHelper])
+	if s[stateMaster+stateFamily] != 0 {
+		a.master = keyAt(s[stateMaster:])
+		a.masterHelper, a.masterFlipped = Helper(s[stateMasterHelp]), s[stateMasterFlag]*entryFlipped
+	}
+	b := s[stateHelp:RecordSize]
+	switch a.helper {
+	case HelperFTP:
+		for d := range a.ftp.line {
+			a.ftp.line[d] = [ftpLines]uint32{le.Uint32(b[8*d:]), le.Uint32(b[8*d+4:])}
+			a.ftp.known[d], a.ftp.pickup[d] = b[16+d], b[18+d]
+		}
+	case HelperSIP:
+		a.sip = sipState{register: le.Uint32(b), invite: le.Uint32(b[4:])}
+	case HelperPPTP:
+		a.pptp = pptpState{session: b[0], call: b[1], pns: le.Uint16(b[2:]), pac: le.Uint16(b[4:])}
+	}
+	return a
+}
+
 // policy returns the name of the timeout policy.
 func (s *Record) policy() string {
-	b := s[statePolicy:]
+	b := s[statePolicy:stateMaster]
 	if n := bytes.IndexByte(b, 0); n >= 0 {
 		b = b[:n]
 	}
@@ -313,10 +461,15 @@ func (s *Record) policy() string {
 type Imported struct {
 	Entered int // in the table now
 	Known   int // the table had a connection with that key, which stays as it is
+
+	Expected int // expectations and call ids entered by Restore
 }
 
 // ErrNoSlot is returned by Import where no bucket or index is left for a connection.
 var ErrNoSlot = errors.New("no slot is left in the table")
+
+// ErrExpectFull is returned by Restore where nf_conntrack_expect_max is reached.
+var ErrExpectFull = errors.New("no room is left for expectations (raise nf_conntrack_expect_max)")
 
 // Import enters connections that Check has found good. It needs a credit for each, which the caller has got from
 // Capacity.Reserve and gives back what Imported.Entered leaves over. entered[i] tells whether states[i] was entered. The
@@ -366,8 +519,12 @@ func (t *Table) enter(ref uint32, s *Record, k *packet.Key, now Tick, ext uint64
 	if t.aids.items != nil {
 		t.aids.items[ref] = aid{}
 	}
-	if h := Helper(s[stateHelper]); h != HelperNone {
-		t.resume(e, ref, h)
+	if a := takeAid(s); a != (aid{}) {
+		if x := t.aidOf(ref); x != nil {
+			if *x = a; a.helper != HelperNone {
+				e.status |= uint16(StatusHelper)
+			}
+		}
 	}
 	b := s[stateTracker:stateCounters]
 	c := &t.cold.items[ref]

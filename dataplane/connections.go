@@ -94,7 +94,7 @@ func (e *Engine) SetLabels(ctx context.Context, match Selector, add, del conntra
 	}, f)
 }
 
-// Change changes timeout or status of the connections that match, and calls f with the connections. It returns how many
+// Change changes timeout, status or state of the connections that match, and calls f with the connections. It returns how many
 // they are.
 func (e *Engine) Change(ctx context.Context, match Selector, c conntrack.Change, f func([]conntrack.Info) error) (int, error) {
 	return e.change(ctx, func(w *Worker, cursor uint64, s *slice) {
@@ -103,6 +103,9 @@ func (e *Engine) Change(ctx context.Context, match Selector, c conntrack.Change,
 				i.Left = c.Timeout
 			}
 			i.Status |= c.Status & conntrack.Changeable
+			if c.State != 0 && c.Proto == i.Key.Proto {
+				i.State = c.State
+			}
 		})
 		_, s.next = w.table.Change(cursor, dumpSlice, noted, c, w.now)
 	}, f)
@@ -116,10 +119,12 @@ func (e *Engine) Zero(ctx context.Context, match Selector, f func([]conntrack.In
 	}, f)
 }
 
-// Export calls f with the states of all connections, some at a time, and stops at f's first error. The times in them refer
-// to the moment of the call. f may keep nothing of the slice.
-func (e *Engine) Export(ctx context.Context, f func([]conntrack.Record) error) error {
+// Export calls f with the states of all connections, some at a time, then g with what the helpers of these connections
+// expect, and stops at the first error. The times in them refer to the moment of the call. f and g may keep nothing of the
+// slice.
+func (e *Engine) Export(ctx context.Context, f func([]conntrack.Record) error, g func([]conntrack.ExpectRecord) error) error {
 	var start conntrack.Tick
+	masters := map[packet.Key]bool{} // connections with helpers: the value tells the original direction
 	p := &pace{share: changeShare}
 	for i, w := range e.workers {
 		for cursor := uint64(0); ; {
@@ -138,6 +143,9 @@ func (e *Engine) Export(ctx context.Context, f func([]conntrack.Record) error) e
 			}
 			for j := range out[:n] {
 				out[j].Shift(-int64(int32(now - start)))
+				if out[j].Helped() {
+					masters[out[j].Key()] = out[j].Flipped()
+				}
 			}
 			if n > 0 {
 				if err := f(out[:n]); err != nil {
@@ -149,37 +157,80 @@ func (e *Engine) Export(ctx context.Context, f func([]conntrack.Record) error) e
 			}
 		}
 	}
-	return nil
+	return e.exportExpected(ctx, start, masters, g)
+}
+
+// exportExpected is Export for what the connections in masters expect.
+func (e *Engine) exportExpected(ctx context.Context, start conntrack.Tick, masters map[packet.Key]bool, g func([]conntrack.ExpectRecord) error) error {
+	w := e.workers[0] // for the time
+	for cursor := uint32(0); ; {
+		var n int
+		var next uint32
+		var now conntrack.Tick
+		out := make([]conntrack.ExpectRecord, dumpSlice)
+		if err := e.ask(ctx, w, func() {
+			now = w.now
+			n, next = e.expect.Export(cursor, out, now)
+		}); err != nil {
+			return err
+		}
+		known := out[:0]
+		for _, r := range out[:n] {
+			r.Shift(-int64(int32(now - start)))
+			k, flipped := r.Master() // one that came meanwhile has not been exported
+			if f, ok := masters[k]; ok && f == flipped {
+				known = append(known, r)
+			}
+		}
+		if len(known) > 0 {
+			if err := g(known); err != nil {
+				return err
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
 }
 
 // importSlice is how many connections a worker enters between two bursts: some 10 µs.
 const importSlice = 16
 
-// RoomError says that connections to be imported do not fit.
-type RoomError struct{ New, Used, Max int }
+// RoomError says that what is to be imported does not fit.
+type RoomError struct {
+	What           string // connections or expectations
+	New, Used, Max int
+	Setting        string // that bounds them
+}
 
 func (e *RoomError) Error() string {
-	return fmt.Sprintf("import %d connections: only %d of %d entries are free (raise nf_conntrack_max)", e.New, max(0, e.Max-e.Used), e.Max)
+	return fmt.Sprintf("import %d %s: only %d of %d entries are free (raise %s)", e.New, e.What, max(0, e.Max-e.Used), e.Max, e.Setting)
 }
 
 // Import enters connections, all of which Check has found good, each at the worker that owns its flow. A connection whose
-// key is known already stays as it is. On error, a *RoomError before anything was entered or conntrack.ErrNoSlot, none of
-// them is left. Once begun it is carried through.
-func (e *Engine) Import(ctx context.Context, records []conntrack.Record) (total conntrack.Imported, err error) {
+// key is known already stays as it is, and so does what it expects. expected is what the connections expect; of it counts
+// what belongs to those that were entered. On error, a *RoomError before anything was entered, conntrack.ErrNoSlot or
+// conntrack.ErrExpectFull, nothing of all is left. Once begun it is carried through.
+func (e *Engine) Import(ctx context.Context, records []conntrack.Record, expected []conntrack.ExpectRecord) (total conntrack.Imported, err error) {
 	if err := ctx.Err(); err != nil {
 		return total, err
 	}
 	ctx = context.WithoutCancel(ctx)
+	wanted := 0
+	for i := range expected {
+		if !expected[i].Call() {
+			wanted++
+		}
+	}
+	if used, most := e.expect.Len(), e.expect.Max(); wanted > 0 && used+wanted > most {
+		return total, &RoomError{"expectations", wanted, used, most, "nf_conntrack_expect_max"}
+	}
 	if !e.capacity.Reserve(len(records)) {
-		return total, &RoomError{len(records), e.capacity.Used(), e.capacity.Max()}
+		return total, &RoomError{"connections", len(records), e.capacity.Used(), e.capacity.Max(), "nf_conntrack_max"}
 	}
 	parts := make([][]conntrack.Record, len(e.workers))
 	for i := range records {
-		owner := 0
-		if len(e.workers) > 1 {
-			p := packet.Packet{Key: records[i].Key()}
-			owner = int(e.workers[0].owner(&p))
-		}
+		owner := e.ownerOf(records[i].Key())
 		parts[owner] = append(parts[owner], records[i])
 	}
 	entered := make([][]bool, len(parts))
@@ -212,12 +263,61 @@ func (e *Engine) Import(ctx context.Context, records []conntrack.Record) (total 
 		return err
 	})
 	e.capacity.Return(len(records) - total.Entered)
+	if err == nil {
+		total.Expected, err = e.restore(ctx, expected, parts, entered)
+	}
 	if err != nil {
 		_ = slices(func(w *Worker, records []conntrack.Record, entered []bool) error {
 			w.table.Withdraw(records, entered, w.now)
 			return nil
 		}) // fails only if the engine has stopped, and the table with it
 		return conntrack.Imported{}, fmt.Errorf("import %d connections: %w (nothing was entered)", len(records), err)
+	}
+	return total, nil
+}
+
+// ownerOf returns the worker whose shard holds the connection of a key.
+func (e *Engine) ownerOf(k packet.Key) int {
+	if len(e.workers) == 1 {
+		return 0
+	}
+	p := packet.Packet{Key: k}
+	return int(e.workers[0].owner(&p))
+}
+
+// restore enters what the connections that Import has entered expect, and returns how many expectations they are.
+func (e *Engine) restore(ctx context.Context, expected []conntrack.ExpectRecord, records [][]conntrack.Record, entered [][]bool) (int, error) {
+	if len(expected) == 0 {
+		return 0, nil
+	}
+	masters := map[packet.Key]bool{}
+	for i := range records {
+		for j := range records[i] {
+			if r := &records[i][j]; entered[i][j] && r.Helped() {
+				masters[r.Key()] = true
+			}
+		}
+	}
+	parts := make([][]conntrack.ExpectRecord, len(e.workers))
+	for i := range expected {
+		if k, _ := expected[i].Master(); masters[k] {
+			owner := e.ownerOf(k)
+			parts[owner] = append(parts[owner], expected[i])
+		}
+	}
+	total := 0
+	for i, w := range e.workers {
+		for at := 0; at < len(parts[i]); at += importSlice {
+			part := parts[i][at:min(at+importSlice, len(parts[i]))]
+			var n int
+			var failed error
+			if err := e.ask(ctx, w, func() { n, failed = w.table.Restore(part, w.now) }); err != nil {
+				return total, err
+			}
+			if total += n; failed != nil {
+				return total, failed
+			}
+		}
 	}
 	return total, nil
 }

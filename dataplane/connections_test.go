@@ -110,17 +110,18 @@ func TestImportToOtherWorkers(t *testing.T) {
 	a.now += 2000
 	a.step()
 	var records []conntrack.Record
-	if err := a.e.Export(ctx, func(r []conntrack.Record) error { records = append(records, r...); return nil }); err != nil {
+	none := func([]conntrack.ExpectRecord) error { return errors.New("nothing is expected") }
+	if err := a.e.Export(ctx, func(r []conntrack.Record) error { records = append(records, r...); return nil }, none); err != nil {
 		t.Fatal(err)
 	}
-	got, err := b.e.Import(ctx, records)
+	got, err := b.e.Import(ctx, records, nil)
 	if err != nil || got.Entered != 500 || got.Known != 0 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if x, y := a.listing(), b.listing(); !slices.Equal(x, y) {
 		t.Fatalf("%d and %d lines, %q and %q", len(x), len(y), x[0], y[0])
 	}
-	if got, err = b.e.Import(ctx, records); err != nil || got.Entered != 0 || got.Known != 500 {
+	if got, err = b.e.Import(ctx, records, nil); err != nil || got.Entered != 0 || got.Known != 500 {
 		t.Errorf("again: %+v, %v", got, err)
 	}
 	for i := range 500 { // answers, which only the owner's table knows
@@ -136,11 +137,11 @@ func TestImportToOtherWorkers(t *testing.T) {
 
 	// What does not fit is refused, and leaves nothing.
 	c := newRig(t, 2, acceptNew, func(c *Config) { c.Max = 499 })
-	if _, err := c.e.Import(ctx, records); err == nil || !strings.Contains(err.Error(), "499 of 499 entries are free") || c.e.Count() != 0 {
+	if _, err := c.e.Import(ctx, records, nil); err == nil || !strings.Contains(err.Error(), "499 of 499 entries are free") || c.e.Count() != 0 {
 		t.Errorf("%v, %d entered", err, c.e.Count())
 	}
 	c.e.SetMax(500)
-	if got, err := c.e.Import(ctx, records); err != nil || got.Entered != 500 {
+	if got, err := c.e.Import(ctx, records, nil); err != nil || got.Entered != 500 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

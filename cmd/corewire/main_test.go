@@ -151,7 +151,7 @@ func TestExitCodes(t *testing.T) {
 // Every command has help with what it is for; those with flags or arguments of their own an example or a usage line.
 func TestHelp(t *testing.T) {
 	var all strings.Builder
-	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack events", "conntrack update", "conntrack delete", "conntrack flush", "conntrack export", "conntrack import", "sysctl", "stats", "check", "rules", "rules show", "rules save", "rules insert", "rules zero", "config", "config check", "config set", "reload", "release", "status", "version"} {
+	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack get", "conntrack events", "conntrack create", "conntrack add", "conntrack load", "conntrack update", "conntrack delete", "conntrack flush", "conntrack count", "conntrack stats", "conntrack export", "conntrack import", "sysctl", "stats", "check", "rules", "rules show", "rules save", "rules insert", "rules zero", "config", "config check", "config set", "reload", "release", "status", "version"} {
 		out, err := call(t, append(strings.Fields(words), "--help")...)
 		if err != nil {
 			t.Fatal(err)

@@ -13,8 +13,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
+	"time"
 
+	"corewire/conntrack"
 	"corewire/internal/config"
 	"corewire/rules"
 )
@@ -33,7 +34,7 @@ func NewClient(path string) *Client {
 	c := &Client{path: path}
 	c.http.Transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
+			return dial(ctx, path)
 		},
 		DisableCompression: true,
 	}
@@ -66,12 +67,10 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		request.Header.Set("Content-Type", kind)
 	}
 	response, err := c.http.Do(request)
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("connect to control socket %s: %w (is the firewall running, and is --control-socket its path?)", c.path, ErrNotRunning)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("connect to control socket %s: %w (it belongs to the user who runs the firewall)", c.path, syscall.EACCES)
-	case err != nil:
+	if err != nil {
+		if e, ok := errors.AsType[*socketError](err); ok {
+			return nil, e
+		}
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
 		}
@@ -185,19 +184,20 @@ func (c *Client) Delete(ctx context.Context, f Filter, w io.Writer) (int, error)
 	return c.lines(ctx, http.MethodPost, pathDelete, f.query(), w, nil)
 }
 
-// Update is a change of connections: of the mark, of labels, or of timeout and status.
+// Update is a change of connections: of timeout, status and state, of the mark, of labels, or of several of these.
 type Update struct {
 	Mark     string // value or value/mask: the bits of mask become those of value
 	LabelAdd string // names or numbers with commas
 	LabelDel string // likewise, or all
 	Timeout  string // seconds from now on
 	Status   string // to be set: ASSURED, SEEN_REPLY, FIXED_TIMEOUT; several with commas
+	State    string // TCP or SCTP state, where Filter.Proto is one of them
 }
 
 // Update changes the connections that f lets through, and writes them to w like Connections.
 func (c *Client) Update(ctx context.Context, f Filter, u Update, w io.Writer) (int, error) {
 	q := f.query()
-	for name, value := range map[string]string{"set-mark": u.Mark, "label-add": u.LabelAdd, "label-del": u.LabelDel, "set-timeout": u.Timeout, "set-status": u.Status} {
+	for name, value := range map[string]string{"set-mark": u.Mark, "label-add": u.LabelAdd, "label-del": u.LabelDel, "set-timeout": u.Timeout, "set-status": u.Status, "set-state": u.State} {
 		if value != "" {
 			q.Set(name, value)
 		}
@@ -307,6 +307,23 @@ func (c *Client) Import(ctx context.Context, r io.Reader) (Imported, error) {
 		return Imported{}, fmt.Errorf("read the firewall's answer: %w", err)
 	}
 	return answer, nil
+}
+
+// Create enters connections, all or none; those that the firewall knows already stay as they are.
+func (c *Client) Create(ctx context.Context, records []conntrack.Record) (Imported, error) {
+	r, w := io.Pipe()
+	go func() {
+		h, err := conntrack.NewRecordWriter(w, time.Now().UnixMilli())
+		if err == nil {
+			err = h.Write(records)
+		}
+		if err == nil {
+			err = h.Close()
+		}
+		w.CloseWithError(err) // nil is the end
+	}()
+	defer r.Close()
+	return c.Import(ctx, r)
 }
 
 // lines writes the lines of an answer to w as they come, except those that note takes, and returns how many they were,

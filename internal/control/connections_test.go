@@ -47,14 +47,22 @@ func TestUpdateAndDelete(t *testing.T) {
 	if got := r.listed(Filter{Labels: "120", Format: FormatJSON, Show: []string{"labels"}}); !strings.Contains(got, `"labels":["120"]`) || strings.Count(got, "\n") != 1 {
 		t.Error(got)
 	}
-	for _, u := range []Update{{}, {Mark: "1", LabelAdd: "1"}, {Mark: "x"}, {LabelAdd: "128"}} {
+	for _, u := range []Update{{}, {Mark: "x"}, {LabelAdd: "128"}, {Timeout: "0"}, {Timeout: "x"}, {Status: "EXPECTED"}} {
 		_, err := r.client.Update(r.ctx, Filter{}, u, io.Discard)
 		if remote, ok := errors.AsType[*RemoteError](err); !ok || remote.Status != http.StatusBadRequest {
 			t.Errorf("%+v: %v", u, err)
 		}
 	}
 	b.Reset()
-	if n, err = r.client.Delete(r.ctx, Filter{Mark: "48"}, &b); n != 1 || err != nil || !strings.Contains(b.String(), "src=10.0.0.7 ") {
+	several := Update{Mark: "49", LabelAdd: "5", Timeout: "500", Status: "ASSURED,SEEN_REPLY"}
+	if n, err = r.client.Update(r.ctx, one, several, &b); n != 1 || err != nil || strings.Count(b.String(), "\n") != 1 || !strings.HasSuffix(b.String(), " labels=5,120\n") {
+		t.Fatalf("%d, %v: %s", n, err, b.String())
+	}
+	if got := r.listed(Filter{Mark: "49", Status: "ASSURED"}); !strings.Contains(got, "17 499 src=10.0.0.7") && !strings.Contains(got, "17 500 src=10.0.0.7") || !strings.Contains(got, "[ASSURED] mark=49") {
+		t.Error(got)
+	}
+	b.Reset()
+	if n, err = r.client.Delete(r.ctx, Filter{Mark: "49"}, &b); n != 1 || err != nil || !strings.Contains(b.String(), "src=10.0.0.7 ") {
 		t.Fatalf("%d, %v: %s", n, err, b.String())
 	}
 	if got := r.listed(Filter{}); strings.Count(got, "\n") != 39 || strings.Contains(got, "10.0.0.7 ") {

@@ -107,6 +107,7 @@ type changes struct {
 	add, del   conntrack.Labels
 	setLabels  bool
 	change     conntrack.Change
+	state      string // of change, until the protocol is known
 }
 
 // admits tells whether an entry is selected. It is quick and changes nothing, so that workers may call it.
@@ -124,6 +125,14 @@ func parseFilter(q url.Values) (*selector, error) {
 		}
 		if err := s.parse(name, value); err != nil {
 			return nil, fmt.Errorf("%s is %q: %w", name, value, err)
+		}
+	}
+	if name := s.changes.state; name != "" {
+		c := &s.changes.change
+		c.Proto = s.filter.Proto
+		var ok bool
+		if c.State, ok = conntrack.StateByName(c.Proto, name); !ok || s.filter.MatchProto != conntrack.Exactly {
+			return nil, fmt.Errorf("set-state is %q: expected a state of the protocol, which must be tcp or sctp", name)
 		}
 	}
 	switch s.format {
@@ -274,6 +283,8 @@ func (s *selector) parse(name, value string) (err error) {
 		s.changes.change.Timeout = uint32(n) * 1000
 	case "set-status":
 		s.changes.change.Status, err = changeable(value)
+	case "set-state":
+		s.changes.state = value
 	case "label-add":
 		s.changes.add, err = loadLabels().parse(value)
 		s.changes.setLabels = true

@@ -10,9 +10,10 @@ import (
 
 	"corewire/conntrack"
 	"corewire/dataplane"
+	"corewire/internal/packet"
 )
 
-// maxImport bounds an import where nf_conntrack_max sets no bound: 16 Mi connections are 2.6 GiB.
+// maxImport bounds an import where nf_conntrack_max sets no bound: 16 Mi connections are 4.4 GB.
 const maxImport = 1 << 24
 
 // Imported is what an import did.
@@ -20,6 +21,8 @@ type Imported struct {
 	Entered int `json:"entered"` // connections that were taken over
 	Known   int `json:"known"`   // those that this firewall knew already, which stay as they are
 	Expired int `json:"expired"` // those whose time has passed since they were exported
+
+	Expected int `json:"expected"` // expected connections, and PPTP call ids, that were taken over with who expects them
 }
 
 // Export writes all connections to w for another process to take over.
@@ -28,7 +31,7 @@ func (f *Firewall) Export(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := f.engine.Export(ctx, h.Write); err != nil {
+	if err := f.engine.Export(ctx, h.Write, h.WriteExpected); err != nil {
 		return err
 	}
 	return h.Close()
@@ -68,13 +71,53 @@ func (f *Firewall) Import(ctx context.Context, r io.Reader) (Imported, error) {
 			records = append(records, block[i])
 		}
 	}
-	done, err := f.engine.Import(ctx, records)
+	expected, err := readExpected(h, records, elapsed)
+	if err != nil {
+		return Imported{}, err
+	}
+	done, err := f.engine.Import(ctx, records, expected)
 	if _, ok := errors.AsType[*dataplane.RoomError](err); ok {
 		return Imported{}, &RefusedError{err}
 	}
 	if err != nil {
 		return Imported{}, err
 	}
-	out.Entered, out.Known = done.Entered, done.Known
+	out.Entered, out.Known, out.Expected = done.Entered, done.Known, done.Expected
 	return out, nil
+}
+
+// readExpected reads what the records expect, of which every one must be of a connection in the handover: one whose master
+// has expired meanwhile is left out.
+func readExpected(h *conntrack.RecordReader, records []conntrack.Record, elapsed int64) (expected []conntrack.ExpectRecord, err error) {
+	type master struct {
+		key     packet.Key
+		flipped bool
+	}
+	masters := map[master]bool{}
+	for i := range records {
+		if r := &records[i]; r.Helped() {
+			masters[master{r.Key(), r.Flipped()}] = true
+		}
+	}
+	block := make([]conntrack.ExpectRecord, 1024)
+	for {
+		n, err := h.ReadExpected(block)
+		if err == io.EOF {
+			return expected, nil
+		}
+		if err != nil {
+			return nil, &requestError{err}
+		}
+		for i := range block[:n] {
+			r := &block[i]
+			key, flipped := r.Master()
+			if !masters[master{key, flipped}] || !r.Shift(elapsed) {
+				continue
+			}
+			if len(expected) == 2*conntrack.MaxExpectations {
+				return nil, &requestError{fmt.Errorf("import connections: %w: more than %d expectations", conntrack.ErrHandover, 2*conntrack.MaxExpectations)}
+			}
+			expected = append(expected, *r)
+		}
+	}
 }

@@ -156,33 +156,48 @@ func (f *Firewall) serveUpdate(w http.ResponseWriter, r *http.Request) {
 	if s == nil {
 		return
 	}
-	c := &s.changes
-	if kinds := [...]bool{c.setMark, c.setLabels, c.change != (conntrack.Change{})}; !oneOf(kinds[:]) {
-		respond(w, http.StatusBadRequest, Error{"update connections: expected one of set-mark, label-add with label-del, and set-timeout with set-status"})
+	steps := s.updates(f)
+	if len(steps) == 0 {
+		respond(w, http.StatusBadRequest, Error{"update connections: nothing is to be changed (expected set-timeout, set-status, set-state, set-mark, label-add or label-del)"})
 		return
 	}
-	lines(w, s, flows, "update connections", s.appendLine, func(visit func([]conntrack.Info) error) (err error) {
-		switch {
-		case c.setMark:
-			_, err = f.engine.SetMarks(r.Context(), s.admits, c.mark, c.mask, visit)
-		case c.setLabels:
-			_, err = f.engine.SetLabels(r.Context(), s.admits, c.add, c.del, visit)
-		default:
-			_, err = f.engine.Change(r.Context(), s.admits, c.change, visit)
+	lines(w, s, flows, "update connections", s.appendLine, func(visit func([]conntrack.Info) error) error {
+		for n, step := range steps {
+			told := visit
+			if n < len(steps)-1 {
+				told = nil // the last one tells of all
+			}
+			if err := step(r.Context(), told); err != nil {
+				return err
+			}
 		}
-		return err
+		return nil
 	})
 }
 
-// oneOf reports whether exactly one is true.
-func oneOf(kinds []bool) bool {
-	n := 0
-	for _, k := range kinds {
-		if k {
-			n++
-		}
+// updates returns what an update has to do, in an order in which no step changes what the filter of a later one asks for:
+// labels are asked for, and come last.
+func (s *selector) updates(f *Firewall) (steps []func(context.Context, func([]conntrack.Info) error) error) {
+	c := &s.changes
+	if c.change != (conntrack.Change{}) {
+		steps = append(steps, func(ctx context.Context, visit func([]conntrack.Info) error) error {
+			_, err := f.engine.Change(ctx, s.admits, c.change, visit)
+			return err
+		})
 	}
-	return n == 1
+	if c.setMark {
+		steps = append(steps, func(ctx context.Context, visit func([]conntrack.Info) error) error {
+			_, err := f.engine.SetMarks(ctx, s.admits, c.mark, c.mask, visit)
+			return err
+		})
+	}
+	if c.setLabels {
+		steps = append(steps, func(ctx context.Context, visit func([]conntrack.Info) error) error {
+			_, err := f.engine.SetLabels(ctx, s.admits, c.add, c.del, visit)
+			return err
+		})
+	}
+	return steps
 }
 
 // serveZero streams the connections that the filter selects, as a listing, and sets their counters to zero.
