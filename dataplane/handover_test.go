@@ -50,7 +50,7 @@ func TestHandoverOfHelpers(t *testing.T) {
 	pass(a, true, packet.Inside, from, to, ack, "USER x\r\n")
 	pass(a, true, packet.Outside, to, from, ack, "200 ok\r\n")
 	pass(a, true, packet.Inside, from, to, ack, "PORT 192,0,2,10,200,10\r\n") // 51210
-	pass(a, true, packet.Outside, ftpData, data(51210), syn, "")                 // comes, and has a master
+	pass(a, true, packet.Outside, ftpData, data(51210), syn, "")              // comes, and has a master
 	pass(a, true, packet.Inside, from, to, ack, "PORT 192,0,2,10,200,11\r\n") // 51211 is expected
 	message := func(kind byte, words ...byte) string {
 		b := make([]byte, 12+208)

@@ -69,7 +69,7 @@ func newConntrackCreate(k known) *cobra.Command {
 --icmp-code, --srckey and --dstkey. The windows of such a TCP connection are not enforced.`,
 		Example: `  corewire conntrack create -p tcp -s 10.0.0.7 -d 192.0.2.1 --sport 40000 --dport 443 \
     --state ESTABLISHED -u ASSURED,SEEN_REPLY -t 600`,
-		Args:    cobra.MatchAll(func(_ *cobra.Command, args []string) error { return onlyConnections(args) }),
+		Args: cobra.MatchAll(func(_ *cobra.Command, args []string) error { return onlyConnections(args) }),
 		RunE: ask(func(cmd *cobra.Command, c *control.Client, _ []string) error {
 			r, err := x.record(cmd.Flags())
 			if err != nil {

@@ -1,4 +1,3 @@
-// Command corewire is a transparent stateful firewall between two network ports, and the tool to ask and steer it.
 package main
 
 import (
