@@ -318,3 +318,49 @@ func TestEventsLost(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestExpectEventsLost: a listener to what helpers expect that does not keep up holds no helper up, and its losses are exact.
+func TestExpectEventsLost(t *testing.T) {
+	k := newTalk(t, 1, "ftp")
+	from, to := pt.AP("192.0.2.10:40000"), pt.AP("198.51.100.1:21")
+	release := make(chan struct{})
+	type result struct{ got, lost uint64 }
+	done := make(chan result)
+	enough := errors.New("enough")
+	go func() {
+		var x result
+		first := true
+		err := k.e.ExpectEvents(context.Background(), func(events []conntrack.ExpectEvent, lost uint64) error {
+			if first && len(events) > 0 {
+				first = false
+				<-release
+			}
+			x.got += uint64(len(events))
+			x.lost = lost
+			if lost > 0 && len(events) == 0 {
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) {
+			t.Error(err)
+		}
+		done <- x
+	}()
+	await(t, "the listener", func() bool { return k.e.expectListeners.count() == 1 })
+	k.say(0, packet.Inside, from, to, syn, "")
+	k.say(0, packet.Outside, to, from, syn|ack, "")
+	k.say(0, packet.Inside, from, to, ack, "USER x\r\n")
+	const announced = expectRing // the first makes one event, each other one two: the one before goes
+	for i := range announced {
+		if !k.say(0, packet.Inside, from, to, ack, fmt.Sprintf("PORT 192,0,2,10,%d,%d\r\n", 100+i/256, i%256)) {
+			t.Fatal("an announcement does not pass")
+		}
+	}
+	close(release)
+	x := <-done
+	s := k.stats()
+	if x.got+x.lost != 2*announced-1 || x.lost == 0 || s.ExpectTold != x.got || s.ExpectLost != x.lost || s.Expect.Create != announced {
+		t.Errorf("%+v of %d; %d told and %d lost are counted, %+v", x, 2*announced-1, s.ExpectTold, s.ExpectLost, s.Expect)
+	}
+}

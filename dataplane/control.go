@@ -143,6 +143,7 @@ func (w *Worker) snapshot(s *WorkerStats) {
 	s.Entries = w.table.Len()
 	s.Buckets = w.table.Buckets()
 	s.Fragments = w.defrag.Counters()
+	s.Regrouped = w.regroup.Counters()
 	s.Held = w.defrag.Held() + w.regroup.Held()
 	for _, r := range w.from {
 		s.HandedOff += r.Len()

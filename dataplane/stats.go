@@ -47,8 +47,9 @@ type WorkerStats struct {
 	Entries   int // entries in this worker's shard
 	Buckets   int // of its table, as they are now
 	Fragments conntrack.DefragCounters
-	Held      int // frames that wait in the fragment store
-	HandedOff int // frames in hand-off rings towards this worker
+	Regrouped conntrack.DefragCounters // of fragments that other workers handed over, which are in their Fragments as well
+	Held      int                      // frames that wait in the fragment store
+	HandedOff int                      // frames in hand-off rings towards this worker
 	Account   ring.Account
 	Wire      ring.Stats
 }

@@ -342,9 +342,9 @@ func TestConntrackTool(t *testing.T) {
 		}
 	}
 	sorted := func(text string) string {
-		lines := strings.SplitAfter(text, "\n")
+		lines := strings.SplitAfter(blank(text), "\n")
 		slices.Sort(lines)
-		return blank(strings.Join(lines, ""))
+		return strings.Join(lines, "")
 	}
 	saved := ask(save...)
 	if a, b := sorted(saved), sorted(k.run(save[0], save[1:]...)); a != b || strings.Count(a, "\n") != 8 {

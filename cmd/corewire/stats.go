@@ -65,6 +65,7 @@ func printStats(w io.Writer, s *control.Stats, all bool) error {
 		{"invalid", pairs(t.Invalid, all)},
 		{"passed", pairs(t.Passed, all)},
 		{"fragments", strings.TrimPrefix(pairs(t.Fragments, all)+fmt.Sprintf(", held %d", t.Held), "–, ")},
+		{"regrouped", pairs(t.Regrouped, all)},
 	}
 	for p := range packet.Port(packet.Ports) {
 		lines = append(lines, []string{p.String(), pairs(t.Ports[p.String()].Wire, all)})
@@ -73,7 +74,7 @@ func printStats(w io.Writer, s *control.Stats, all bool) error {
 		}
 	}
 	c := &t.Chunks
-	account := fmt.Sprintf("total %d = free %d + returning %d + fill %d + rx %d + tx %d + completion %d + worker %d", c.Total, c.Free, c.Returning, c.Fill, c.RX, c.TX, c.Completion, c.Caller)
+	account := fmt.Sprintf("total %d = free %d + returning %d + fill %d + rx %d + tx %d + completion %d + worker %d (handed off %d, held %d)", c.Total, c.Free, c.Returning, c.Fill, c.RX, c.TX, c.Completion, c.Caller, c.HandedOff, c.Held)
 	if !c.Balanced {
 		account += " (frames are moving)"
 	}

@@ -11,7 +11,7 @@ const (
 	pathStats     = "/v1/stats"            // GET: Stats
 	pathConntrack = "/v1/conntrack"        // GET with a Filter as query: a stream of lines; DELETE: Flushed
 	pathDelete    = "/v1/conntrack/delete" // POST with a Filter as query: a stream of lines, those that were deleted
-	pathUpdate    = "/v1/conntrack/update" // POST with a Filter and set-mark, or label-add and label-del: likewise
+	pathUpdate    = "/v1/conntrack/update" // POST with a Filter and set-timeout, set-status, set-state, set-mark, label-add, label-del: likewise
 	pathEvents    = "/v1/conntrack/events" // GET with a Filter: a stream of lines that does not end; "# lost N" says that N were missed so far
 	pathZero      = "/v1/conntrack/zero"   // POST with a Filter: likewise, those whose counters were set to zero, as they were
 	pathExport    = "/v1/conntrack/export" // GET: a handover (package conntrack)
@@ -139,6 +139,7 @@ type Counters struct {
 	Invalid   map[string]uint64       `json:"invalid"`   // INVALID packets, by the check that failed
 	Passed    map[string]uint64       `json:"passed"`    // packets that passed and changed nothing of their connection, by the check that they failed
 	Fragments map[string]uint64       `json:"fragments"` // datagrams and fragments, by outcome
+	Regrouped map[string]uint64       `json:"regrouped"` // the same of those that other workers handed over, who count them as well
 	Chunks    Chunks                  `json:"chunks"`
 }
 

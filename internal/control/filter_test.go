@@ -10,7 +10,7 @@ import (
 
 // No query crashes the reader, and what it accepts can be asked.
 func FuzzFilter(f *testing.F) {
-	for _, q := range []string{"proto=tcp&src=10.0.0.0/8&dport=80&status=ASSURED&format=json", "family=6&dst=2001:db8::1&mark=0x1/0xff&state=established", "sport=-1", "x=y", "src=::ffff:1.2.3.4/100"} {
+	for _, q := range []string{"proto=tcp&src=10.0.0.0/8&dport=80&status=ASSURED&format=json", "family=6&dst=2001:db8::1&mark=0x1/0xff&state=established", "sport=-1", "icmp-type=8&icmp-code=0&id=5&format=save", "srckey=0x5&reply-port-src=7&orig-vtag=4294967295&buffer=1&events=new", "proto=tcp&set-state=close&set-timeout=5&set-status=assured&translated=1", "x=y", "src=::ffff:1.2.3.4/100"} {
 		f.Add(q)
 	}
 	var infos [3]conntrack.Info

@@ -33,6 +33,7 @@ type collector struct {
 	passed, buckets, answered, largest *prometheus.Desc
 	expected, mostExpected, expect     *prometheus.Desc
 	events, expectEvents, listeners    *prometheus.Desc
+	regrouped                          *prometheus.Desc
 	logged                             *prometheus.Desc
 }
 
@@ -71,6 +72,7 @@ func newCollector(f *Firewall) *collector {
 		answered:    d("answered_frames_total", "Frames that REJECT rules sent back; they are in frames_total of their port, and in no verdict.", "worker"),
 		largest:     d("worker_largest_burst_frames", "Largest burst of a worker.", "worker"),
 
+		regrouped:    d("regrouped_total", "Fragments that other workers handed over and their datagrams, by outcome; they are in fragments_total as well.", "outcome"),
 		expected:     d("expect_entries", "Connections that helpers expect."),
 		mostExpected: d("expect_max", "Maximum of expected connections."),
 		expect:       d("expect_stat_total", "Counters of what helpers expect, by the kernel's names (new: connections that came), and full: refused at the maximum.", "stat"),
@@ -154,6 +156,7 @@ func (c *collector) counters(s *Stats, count func(*prometheus.Desc, uint64, ...s
 	count(c.expectEvents, s.Expect.Events.Told, "told")
 	count(c.expectEvents, s.Expect.Events.Lost, "lost")
 	gauge(c.listeners, float64(s.Listeners))
+	each(t.Regrouped, func(o string, n uint64) { count(c.regrouped, n, o) })
 	each(t.Fragments, func(o string, n uint64) { count(c.fragments, n, o) })
 	count(c.decisions, t.Cached, "cached")
 	count(c.decisions, t.Matched, "matched")

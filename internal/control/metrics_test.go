@@ -77,7 +77,7 @@ func TestSameCounters(t *testing.T) {
 		".Wire.Port[0].TX":       "the port's own count",
 		".Wire.Port[1].RX":       "the port's own count",
 		".Wire.Port[1].TX":       "the port's own count",
-		".Conntrack.PassedBy[0]": "no reason", ".Conntrack.InvalidBy[0]": "no reason", ".Fragments.Broken[0]": "no reason",
+		".Conntrack.PassedBy[0]": "no reason", ".Conntrack.InvalidBy[0]": "no reason", ".Fragments.Broken[0]": "no reason", ".Regrouped.Broken[0]": "no reason",
 	}
 	counted := map[uint64]string{}
 	n := number(reflect.ValueOf(&in.Workers[0]).Elem(), "", 1000, skip, counted)

@@ -32,6 +32,9 @@ func newStats(s *dataplane.Stats) Stats {
 		for outcome, n := range out.Workers[i].Fragments {
 			out.Total.Fragments[outcome] += n
 		}
+		for outcome, n := range out.Workers[i].Regrouped {
+			out.Total.Regrouped[outcome] += n
+		}
 	}
 	ledger := s.Ledger()
 	out.Total.Chunks.Balanced = ledger.Balanced()
@@ -49,6 +52,7 @@ func newCounters(w *dataplane.WorkerStats) Counters {
 		Invalid:   map[string]uint64{},
 		Passed:    map[string]uint64{},
 		Fragments: fragmentCounters(&w.Fragments),
+		Regrouped: fragmentCounters(&w.Regrouped),
 		Chunks: Chunks{
 			Total: w.Account.Total, Free: w.Account.Free, Returning: w.Account.Returning, Fill: w.Account.Fill, RX: w.Account.RX, TX: w.Account.TX,
 			Completion: w.Account.Completion, Caller: w.Account.Caller, HandedOff: w.HandedOff, Held: w.Held,
