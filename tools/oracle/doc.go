@@ -9,6 +9,19 @@
 // TCP both windows with all that decides about the next segment. At the end it compares the two tables. It prints the first
 // difference (--differences says how many) with the frame and what both sides held before and after it.
 //
+// # Rule sets
+//
+//	go run ./tools/oracle rulesets [--seed N] [--pairs N] [--dumps DIR] [--differences N] [--json]
+//
+// It compares what rules mean: generated rule sets (package rulestest) or rule files from the field, each with frames made
+// for its own rules (shape.go). After every frame the verdicts are compared, and packets and bytes of every rule and policy
+// of all tables, which are read from the kernel's tables as iptables-save -c reads them; and with those the rules that
+// Explain says the packet matched. The first difference ends a rule set: then rules and frames are left out as long as there
+// still is one, and what remains is printed with both sides' counters. A table says which options decided how often, with
+// which outcome.
+//
+// Each side reads the rules for itself; only -i and -o are rewritten for the kernel (kernelText).
+//
 // # Exit status
 //
 //	0  equal, but for differences that the table of known ones explains (known.go)

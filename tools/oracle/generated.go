@@ -1,10 +1,14 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
+
+	"github.com/spf13/pflag"
 
 	"corewire/internal/packet"
 	"corewire/internal/replay"
@@ -27,12 +31,13 @@ type ruleSummary struct {
 	RulesHit    int            `json:"rules_hit"` // of these, such as counted at least once
 	Explained   int            `json:"explained"` // pairs of which Explain was compared, too
 	Skipped     map[string]int `json:"skipped,omitempty"`
+	Left        map[string]int `json:"left_out,omitempty"` // lines and files that one side does not take, by reason
 	Differences []string       `json:"differences,omitempty"`
 	cover       *coverage
 }
 
 func newRuleSummary(seed uint64) *ruleSummary {
-	return &ruleSummary{Seed: seed, Skipped: map[string]int{}, cover: newCoverage()}
+	return &ruleSummary{Seed: seed, Skipped: map[string]int{}, Left: map[string]int{}, cover: newCoverage()}
 }
 
 // add adds a trial's result.
@@ -54,6 +59,9 @@ func (s *ruleSummary) print(w io.Writer) {
 	fmt.Fprintf(w, "%d pairs of %d rule sets and their frames; in %d of them %d rules counted, %d of %d rules at least once; explained %d; not comparable %v\n",
 		s.Pairs, s.Sets, s.Matched, s.Hits, s.RulesHit, s.Rules, s.Explained, s.Skipped)
 	s.cover.print(w)
+	if len(s.Left) > 0 {
+		fmt.Fprintf(w, "left out:\n%s", printLeft(s.Left))
+	}
 }
 
 // generatedTrial makes a rule set and its frames. Even seeds are IPv4, odd ones IPv6.
@@ -130,4 +138,65 @@ func (t *trial) describe(d *verdictDifference) string {
 		fmt.Fprintf(&b, "  %d %v %s\n", i+1, s.in, replay.Describe(s.frame))
 	}
 	return b.String()
+}
+
+// runRulesets is the verb rulesets.
+func runRulesets(args []string, stdout, stderr io.Writer) int {
+	flags := pflag.NewFlagSet("oracle rulesets", pflag.ContinueOnError)
+	flags.SetOutput(stderr)
+	seed := flags.Uint64("seed", 1, "of the rule sets and the frames")
+	pairs := flags.Int("pairs", 10_000, "pairs of a generated rule set and a frame")
+	dir := flags.String("dumps", "", "instead of generated ones the rule files of this directory, which its INDEX.tsv names")
+	stop := flags.Int("differences", 1, "end after that many differences")
+	asJSON := flags.Bool("json", false, "print a JSON object instead of text")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return exitEqual
+		}
+		fmt.Fprintln(stderr, "oracle:", err)
+		return exitUsage
+	}
+	fail := func(status int, err error) int {
+		fmt.Fprintln(stderr, "oracle:", err)
+		return status
+	}
+	if flags.NArg() > 0 || *pairs < 1 || *stop < 1 {
+		return fail(exitUsage, errors.New("rulesets takes no arguments, and at least one pair and one difference (see --help)"))
+	}
+	var list []dump
+	if *dir != "" {
+		var err error
+		if list, _, err = readDumps(*dir); err != nil {
+			return fail(exitUsage, err)
+		}
+	}
+	j, err := newJudges()
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	defer j.close()
+	var s *ruleSummary
+	if *dir != "" {
+		s, err = j.dumps(list, *seed, *stop)
+	} else {
+		s, err = j.generated(*seed, *pairs, *stop)
+	}
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	if *asJSON {
+		err = json.NewEncoder(stdout).Encode(s)
+	} else {
+		for _, d := range s.Differences {
+			fmt.Fprintln(stdout, d)
+		}
+		s.print(stdout)
+	}
+	if err != nil {
+		return fail(exitFailed, err)
+	}
+	if len(s.Differences) > 0 {
+		return exitDifferent
+	}
+	return exitEqual
 }

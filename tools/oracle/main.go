@@ -30,6 +30,9 @@ const (
 const defaultRules = "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "rulesets" {
+		return runRulesets(args[1:], stdout, stderr)
+	}
 	flags := pflag.NewFlagSet("oracle", pflag.ContinueOnError)
 	flags.SetOutput(stderr)
 	ruleName := flags.String("rules", "", "rules in iptables-save form; without, everything is accepted")

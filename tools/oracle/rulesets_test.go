@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -96,4 +97,26 @@ func TestWords(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
+}
+
+// Every rule file from the field that is there.
+func TestDumps(t *testing.T) {
+	list, others, err := readDumps(filepath.Join(data, "iptables"))
+	if err != nil {
+		t.Skipf("no rule files from outside: %v", err)
+	}
+	if testing.Short() {
+		list = list[:len(list)/8]
+	}
+	j := newTestJudges(t)
+	s, err := j.dumps(list, *ruleset, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range s.Differences {
+		t.Error(d)
+	}
+	var b strings.Builder
+	s.print(&b)
+	t.Logf("%d files, %d more are no dumps\n%s", len(list), others, b.String())
 }

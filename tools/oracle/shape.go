@@ -341,7 +341,10 @@ func (s *shaper) netipOf(a packet.Addr) netip.Addr {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], a.Hi)
 	binary.BigEndian.PutUint64(b[8:], a.Lo)
-	return netip.AddrFrom16(b)
+	if a := netip.AddrFrom16(b); !a.Is4In6() { // packettest takes these for IPv4
+		return a
+	}
+	return netip.MustParseAddr("2001:db8::ffff")
 }
 
 // inside returns an address under a mask, often one at its bounds, or one that is not under it.
