@@ -23,6 +23,7 @@ type Settings struct {
 	tcpBeLiberal        uint32    // window failures are accepted
 	tcpIgnoreInvalidRST uint32    // RST outside the window is ignored instead of INVALID
 	tcpMaxRetrans       uint32    // retransmissions after which tcpTimeoutMaxRetrans holds
+	logInvalid          uint32    // protocol whose INVALID packets are told of; 255: of every one
 	checksum            uint32    // verify transport checksums
 	acct                uint32    // count packets and bytes per direction, for connections that begin from now on
 	timestamp           uint32    // note when a connection began, likewise
@@ -175,6 +176,7 @@ func AllSettings() []Setting {
 		row("nf_conntrack_gre_timeout", 30, "GRE, one direction seen", func(s *Settings) *uint32 { return &s.gre }),
 		row("nf_conntrack_gre_timeout_stream", 180, "GRE, both directions seen", func(s *Settings) *uint32 { return &s.greStream }),
 		switchRow("nf_conntrack_checksum", 1, "verify transport checksums; a wrong one is INVALID", func(s *Settings) *uint32 { return &s.checksum }),
+		{Name: "nf_conntrack_log_invalid", Default: 0, Max: 255, Unit: UnitCount, Help: "number of the protocol whose INVALID packets go to the packet log, with the check that failed; 255 = all, 0 = none", field: func(s *Settings) *uint32 { return &s.logInvalid }},
 		switchRow("nf_conntrack_acct", 0, "count packets and bytes of connections that begin from now on", func(s *Settings) *uint32 { return &s.acct }),
 		switchRow("nf_conntrack_timestamp", 0, "note when connections that begin from now on began", func(s *Settings) *uint32 { return &s.timestamp }),
 		{Name: "ipfrag_time", Default: 30, Min: 1, Max: maxTimeout, Unit: UnitSeconds, Help: "how long an incomplete IPv4 datagram is kept", field: func(s *Settings) *uint32 { return &s.fragTime[0] }},

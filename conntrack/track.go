@@ -169,6 +169,12 @@ func (t *Table) trackOdd(p *packet.Packet, now Tick) Conn {
 // Why says which check failed, if the last Track answered StateInvalid.
 func (t *Table) Why() Reason { return t.why }
 
+// Tells reports whether an INVALID packet of a protocol is to be told of: the setting nf_conntrack_log_invalid
+// (nf_l4proto_log_invalid, net/netfilter/nf_conntrack_proto.c).
+func (t *Table) Tells(proto uint8) bool {
+	return t.set.logInvalid == uint32(proto) && proto != 0 || t.set.logInvalid == 255
+}
+
 // invalid counts a packet that nf_conntrack_in leaves without a connection.
 func (t *Table) invalid(why Reason) Conn {
 	t.stats.Invalid++

@@ -19,17 +19,21 @@ const (
 	logPeriod = 10 * time.Millisecond
 )
 
-// Logged is a packet that passed a LOG or NFLOG rule, as it was then.
+// Logged is a packet that passed a LOG or NFLOG rule, or was INVALID while nf_conntrack_log_invalid asks for that, as it
+// was then.
 type Logged struct {
 	At      conntrack.Tick
 	In      packet.Port
-	Rules   *rules.Ruleset // that Rule is of
+	Rules   *rules.Ruleset // that Rule is of; nil: the packet was INVALID
 	Rule    rules.RuleID
-	Tracked bool        // State is valid: the rule is behind connection tracking
-	State   rules.State // of the packet
-	Mark    uint32      // of the packet
-	Length  int         // of the frame; of a datagram that came in fragments as if it had come in one
-	L3, End int         // where the IP datagram begins and ends in the frame
+	Proto   uint8            // of an INVALID packet
+	Why     conntrack.Reason // it was INVALID
+	Problem packet.Problem   // with conntrack.ReasonMalformed: of its transport header
+	Tracked bool             // State is valid: the rule is behind connection tracking
+	State   rules.State      // of the packet
+	Mark    uint32           // of the packet
+	Length  int              // of the frame; of a datagram that came in fragments as if it had come in one
+	L3, End int              // where the IP datagram begins and ends in the frame
 
 	kept int
 	data [LoggedBytes]byte
@@ -49,17 +53,40 @@ func (w *Worker) log(p *packet.Packet, passed []rules.Logged, tracked bool, now 
 	if w.logs.ring == nil {
 		return
 	}
-	l := &w.logs.next[0]
-	l.At, l.In, l.Rules, l.Tracked, l.State = now, p.In, w.matcher.Ruleset(), tracked, w.context.State
-	l.Length, l.L3, l.End = len(p.Frame), int(p.L3), int(p.End)
-	l.kept = copy(l.data[:], p.Frame)
+	l := w.logged(p, now)
+	l.Rules, l.Tracked, l.State = w.matcher.Ruleset(), tracked, w.context.State
 	for _, r := range passed {
 		l.Rule, l.Mark = r.Rule, r.Mark
-		if w.logs.ring.Push(w.logs.next[:]) == 0 {
-			w.c.LogLost++
-		} else {
-			w.c.Logged++
-		}
+		w.pushLogged()
+	}
+}
+
+// tell tells of a packet that connection tracking found INVALID.
+func (w *Worker) tell(p *packet.Packet, now conntrack.Tick) {
+	if w.logs.ring == nil {
+		return
+	}
+	l := w.logged(p, now)
+	l.Rules, l.Tracked, l.State, l.Mark = nil, true, rules.Invalid, w.mark
+	l.Proto, l.Why, l.Problem = p.Proto, w.table.Why(), p.Problem
+	w.pushLogged()
+}
+
+// logged copies a packet.
+func (w *Worker) logged(p *packet.Packet, now conntrack.Tick) *Logged {
+	l := &w.logs.next[0]
+	l.At, l.In = now, p.In
+	l.Length, l.L3, l.End = len(p.Frame), int(p.L3), int(p.End)
+	l.kept = copy(l.data[:], p.Frame)
+	return l
+}
+
+// pushLogged gives it away.
+func (w *Worker) pushLogged() {
+	if w.logs.ring.Push(w.logs.next[:]) == 0 {
+		w.c.LogLost++
+	} else {
+		w.c.Logged++
 	}
 }
 

@@ -229,6 +229,9 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 	w.c.State[conn.State]++
 	r := &w.result
 	r.Tracked, r.State = true, conn.State
+	if conn.State == conntrack.StateInvalid && w.table.Tells(p.Proto) {
+		w.tell(p, now)
+	}
 	why := DropNone
 	length := int(p.End - p.L3)
 

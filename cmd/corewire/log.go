@@ -28,7 +28,10 @@ that are kept first (setting log-history), in the form of the kernel's log:
 
 With --follow it goes on with those that come. --pcapng writes the packets themselves, with
 the rule and its prefix as comments, for tcpdump, Wireshark and the like. What the settings
-log-capture and log-rate say about files and the process's own log has nothing to do with it.`,
+log-capture and log-rate say about files and the process's own log has nothing to do with it.
+
+With nf_conntrack_log_invalid=255 (corewire sysctl) packets that are INVALID are there too, with the
+check that failed.`,
 		Example: `  corewire log -n 20
   corewire log --follow --prefix "drop "
   corewire log --follow --group 5 --pcapng - | tcpdump -n -r -`,
@@ -39,8 +42,8 @@ log-capture and log-rate say about files and the process's own log has nothing t
 				return &usageError{errors.New("--json and --pcapng are two forms: give one of them")}
 			case f.Group > 65535:
 				return &usageError{fmt.Errorf("--group is %d: expected 0 to 65535", f.Group)}
-			case f.Target != "" && f.Target != "LOG" && f.Target != "NFLOG":
-				return &usageError{fmt.Errorf("--target is %q: expected LOG or NFLOG", f.Target)}
+			case f.Target != "" && f.Target != "LOG" && f.Target != "NFLOG" && f.Target != "INVALID":
+				return &usageError{fmt.Errorf("--target is %q: expected LOG, NFLOG or INVALID", f.Target)}
 			case asJSON:
 				f.Format = control.FormatJSON
 			}
@@ -54,7 +57,7 @@ log-capture and log-rate say about files and the process's own log has nothing t
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.Follow, "follow", "f", false, "go on with packets that come, until interrupted")
 	flags.IntVarP(&f.Last, "lines", "n", -1, "only the last so many; -1 = all that are kept")
-	flags.StringVar(&f.Target, "target", "", "LOG or NFLOG only")
+	flags.StringVar(&f.Target, "target", "", "LOG, NFLOG or INVALID only")
 	flags.StringVar(&f.Prefix, "prefix", "", "only rules whose --log-prefix or --nflog-prefix begins so")
 	flags.IntVarP(&f.Group, "group", "g", -1, "only NFLOG rules of this --nflog-group; -1 = any")
 	flags.BoolVar(&asJSON, "json", false, "print a JSON object a line, with the frame")

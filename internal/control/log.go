@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"corewire/conntrack"
 	"corewire/dataplane"
 	"corewire/internal/config"
 	"corewire/internal/packet"
@@ -84,7 +85,7 @@ func (b *logbook) take(logged []dataplane.Logged) {
 		}
 	}
 	for i := range entries {
-		if entries[i].Target == "LOG" {
+		if entries[i].Target != "NFLOG" {
 			b.tell(&entries[i], now)
 		}
 	}
@@ -92,6 +93,9 @@ func (b *logbook) take(logged []dataplane.Logged) {
 
 // entry makes an entry of what a worker told.
 func (b *logbook) entry(l *dataplane.Logged, at time.Time) packetlog.Entry {
+	if l.Rules == nil {
+		return b.invalid(l, at)
+	}
 	rule := l.Rules.Rules()[l.Rule].Rule
 	t := rule.Target.Log
 	frame := l.Frame()
@@ -108,6 +112,19 @@ func (b *logbook) entry(l *dataplane.Logged, at time.Time) packetlog.Entry {
 		e.State = l.State.String()
 	}
 	return e
+}
+
+// invalid makes an entry of a packet that connection tracking found INVALID; the prefix begins as the kernel's
+// (nf_l4proto_log_invalid), and says which check failed in the words of the counters.
+func (b *logbook) invalid(l *dataplane.Logged, at time.Time) packetlog.Entry {
+	why := l.Why.String()
+	if l.Why == conntrack.ReasonMalformed {
+		why = l.Problem.String()
+	}
+	return packetlog.Entry{
+		Time: at, Target: packetlog.Invalid, Prefix: fmt.Sprintf("nf_ct_proto_%d: %s ", l.Proto, why), Level: 5, State: l.State.String(),
+		In: b.names[l.In], Out: b.names[l.In.Other()], Port: l.In, Mark: l.Mark, Length: l.Length, L3: l.L3, End: l.End, Frame: append([]byte(nil), l.Frame()...),
+	}
 }
 
 // tell writes an entry's line to the process's log, within the rate.
@@ -134,7 +151,7 @@ type LogFilter struct {
 	Format  Format // FormatLines, FormatJSON, or FormatCapture
 	Last    int    // only the last so many; negative: all that are kept
 	Follow  bool   // go on with those that come
-	Target  string // LOG or NFLOG; "" for both
+	Target  string // LOG, NFLOG or INVALID; "" for all
 	Prefix  string // what the rule's prefix begins with
 	Group   int    // NFLOG group; negative: any
 	Stamped bool   // FormatLines: the time in front
@@ -169,8 +186,8 @@ func parseLogFilter(q url.Values) (LogFilter, error) {
 	default:
 		return f, fmt.Errorf("format is %q: expected json or pcapng, or nothing for lines", f.Format)
 	}
-	if f.Target != "" && f.Target != "LOG" && f.Target != "NFLOG" {
-		return f, fmt.Errorf("target is %q: expected LOG or NFLOG", f.Target)
+	if f.Target != "" && f.Target != "LOG" && f.Target != "NFLOG" && f.Target != packetlog.Invalid {
+		return f, fmt.Errorf("target is %q: expected LOG, NFLOG or INVALID", f.Target)
 	}
 	for name, field := range map[string]*int{"last": &f.Last, "group": &f.Group} {
 		if text := q.Get(name); text != "" {

@@ -113,7 +113,7 @@ func TestLog(t *testing.T) {
 		b, err := os.ReadFile(filepath.Join(dir, "log-0.pcapng"))
 		return err == nil && packets(t, b) == 5
 	})
-	if err := r.client.Log(r.ctx, LogFilter{Target: "ULOG", Group: -1}, new(bytes.Buffer), nil); err == nil || !strings.Contains(err.Error(), "expected LOG or NFLOG") {
+	if err := r.client.Log(r.ctx, LogFilter{Target: "ULOG", Group: -1}, new(bytes.Buffer), nil); err == nil || !strings.Contains(err.Error(), "expected LOG, NFLOG or INVALID") {
 		t.Error(err)
 	}
 	s, err := r.firewall.Stats(r.ctx)
@@ -213,4 +213,32 @@ func mustConfig(t *testing.T, changes map[string]string) *config.Config {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// INVALID packets are told of while nf_conntrack_log_invalid asks for their protocol, with the check that failed.
+func TestLogInvalid(t *testing.T) {
+	r := newRig(t, 1, nil)
+	bad := pt.NewTCP(pt.AP("10.0.0.1:1"), pt.AP("192.0.2.1:80"), packet.SYN|packet.FIN)
+	sum := pt.NewUDP(pt.AP("10.0.0.1:1"), pt.AP("192.0.2.1:53"), pt.BadChecksum())
+	set := func(n string) {
+		if _, err := r.client.Change(r.ctx, map[string]string{"nf_conntrack_log_invalid": n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.send(packet.Inside, bad, sum)
+	set("6")
+	r.send(packet.Inside, bad, sum)
+	set("255")
+	r.send(packet.Inside, sum, dns(1))
+	set("0")
+	r.send(packet.Inside, bad)
+	r.eventually("two entries", func() bool { return r.firewall.logbook.log.Last(0) == 2 })
+	var b bytes.Buffer
+	if err := r.client.Log(r.ctx, LogFilter{Last: -1, Group: -1, Target: "INVALID"}, &b, nil); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "nf_ct_proto_6: ") || !strings.Contains(lines[0], " SYN FIN ") || !strings.HasPrefix(lines[1], "nf_ct_proto_17: bad checksum IN=inside OUT=outside ") {
+		t.Errorf("%q", lines)
+	}
 }

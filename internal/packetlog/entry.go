@@ -10,15 +10,18 @@ import (
 // MaxPrefix is the longest prefix that a rule can have, in bytes (NFLOG's; xt_NFLOG.h).
 const MaxPrefix = 63
 
-// Entry is one packet that passed a LOG or NFLOG rule, as it was then.
+// Invalid is the target of packets that connection tracking found INVALID (nf_conntrack_log_invalid).
+const Invalid = "INVALID"
+
+// Entry is one packet that passed a LOG or NFLOG rule, or was INVALID, as it was then.
 type Entry struct {
 	Number uint64    // counts the log's entries from 1
 	Time   time.Time // when its worker judged it
-	Target string    // LOG or NFLOG
+	Target string    // LOG, NFLOG or INVALID
 	Prefix string    // of the rule
 	Level  uint8     // LOG: syslog severity, 0 to 7 (RFC 5424 section 6.2.1)
 	Group  uint16    // NFLOG
-	Rule   string    // the rule's place, such as "FORWARD 3"
+	Rule   string    // the rule's place, such as "FORWARD 3"; "" of an INVALID packet, and so the next
 	Line   string    // the rule's file and line
 	State  string    // of its connection: NEW, ESTABLISHED, …; "" in table raw
 	In     string    // interface that it came from
