@@ -31,11 +31,10 @@ type logbook struct {
 	line   func(level slog.Level, text string)
 	rate   atomic.Int64 // lines a second for line; 0: none
 
-	entries []packetlog.Entry // room
-	second  int64             // that lines were counted in
-	lines   int64             // written in it
-	held    uint64            // left out since the last line
-	failed  time.Time         // when an error of files was last told
+	second int64     // that lines were counted in
+	lines  int64     // written in it
+	held   uint64    // left out since the last line
+	failed time.Time // when an error of files was last told
 }
 
 // newLogbook opens the files that the settings name.
