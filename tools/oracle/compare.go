@@ -66,8 +66,7 @@ type comparison struct {
 	corewire *corewire
 	pace     pacer
 	views    map[packet.Key]view
-	tainted  map[packet.Key]bool           // connections that differ already
-	born     map[packet.Key]conntrack.Tick // when UDP connections began
+	tainted  map[packet.Key]bool // connections that differ already
 	result   summary
 }
 
@@ -139,7 +138,7 @@ func (c *comparison) run(name string, stream func(yield func(shot) bool)) (summa
 		c.pace.pauses = c.pauses
 	}
 	c.result = summary{Stream: name, States: map[string]int{}, Skipped: map[string]int{}, Known: map[string]int{}}
-	c.views, c.tainted, c.born = map[packet.Key]view{}, map[packet.Key]bool{}, map[packet.Key]conntrack.Tick{}
+	c.views, c.tainted = map[packet.Key]view{}, map[packet.Key]bool{}
 	var err error
 	number := 0
 	for s := range stream {
@@ -181,6 +180,9 @@ func (c *comparison) frame(number int, s shot) error {
 	if err != nil && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
+	if len(k.sights) > 0 {
+		now = c.pace.at(k.sights[0].Jiffies, c.kernel.hertz)
+	}
 	d, err := c.corewire.send(s.in, s.frame, now)
 	if err != nil {
 		return err
@@ -190,7 +192,6 @@ func (c *comparison) frame(number int, s shot) error {
 		c.result.States[d.State.String()]++
 		if p.Proto == packet.ProtoUDP && d.State == conntrack.StateNew {
 			c.pace.young = time.Now().Add(streamAge)
-			c.born[p.Key] = now
 		}
 	}
 	key := p.Key
@@ -208,7 +209,7 @@ func (c *comparison) frame(number int, s shot) error {
 			diff.Detail = c.describe(number, &p, &k, &d, before, known)
 			c.result.Differences = append(c.result.Differences, diff)
 		}
-		if diff.Known != "two seconds" && diff.Known != "connlimit" && (d.HasInfo || len(k.sights) == 1 && k.sights[0].Entry != 0) {
+		if diff.Known != "connlimit" && (d.HasInfo || len(k.sights) == 1 && k.sights[0].Entry != 0) {
 			c.tainted[key] = true
 		}
 	}

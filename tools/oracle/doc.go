@@ -60,7 +60,7 @@
 //
 // # Time
 //
-// Both sides live in the machine's own time, so that there is nothing to convert. Pauses in a capture are not waited for
+// Both sides live in the kernel's own time, the jiffies at which it saw each packet. Pauses in a capture are not waited for
 // but made: see pacer.
 //
 // # What is not compared

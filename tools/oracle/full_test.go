@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"corewire/conntrack"
 	"corewire/dataplane"
 	"corewire/internal/packet"
 	pt "corewire/internal/packet/packettest"
@@ -35,7 +34,7 @@ func fullTable(t *testing.T, assured bool) (*comparison, int) {
 		t.Fatal(err)
 	}
 	both.name, both.pace = "full", newPacer(0)
-	both.views, both.tainted, both.born = map[packet.Key]view{}, map[packet.Key]bool{}, map[packet.Key]conntrack.Tick{}
+	both.views, both.tainted = map[packet.Key]view{}, map[packet.Key]bool{}
 	both.result = summary{States: map[string]int{}, Skipped: map[string]int{}, Known: map[string]int{}}
 	n, err := maximum()
 	if err != nil {

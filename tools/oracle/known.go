@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"time"
 
 	"corewire/internal/packet"
 )
@@ -41,15 +40,6 @@ var known = []struct {
 	reason string // with the kernel's source
 	match  func(c *comparison, p *packet.Packet, k *passage, d *decision) bool
 }{
-	{
-		"two seconds", "an UDP connection becomes a stream when it is older than two seconds, which the kernel counts in jiffies (nf_conntrack_udp_packet, " +
-			"net/netfilter/nf_conntrack_proto_udp.c): around that moment the sides' clocks decide",
-		func(c *comparison, p *packet.Packet, k *passage, d *decision) bool {
-			born, ok := c.born[p.Key]
-			age := time.Duration(c.pace.now()-born) * time.Millisecond
-			return ok && p.Proto == packet.ProtoUDP && (age-2*time.Second).Abs() < tolerance
-		},
-	},
 	{
 		"connlimit", "of a packet that is not its connection's first Linux counts too much or nothing: looking through the address's connections it " +
 			"stops at the packet's own, so that closed ones behind it still count; and since 6.18 it drops the packet of an assured connection that has " +

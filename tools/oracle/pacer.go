@@ -7,8 +7,11 @@ import (
 	"corewire/conntrack"
 )
 
-// pacer is the time of a comparison, which both sides share: the machine's own, and on top of it the seconds by which
-// connections were made older without waiting.
+// pacer is the time of a comparison, which both sides share: the kernel's own, jiffies, and on top of it the seconds by which
+// connections were made older without waiting. For every packet that the witness has seen corewire's clock is put to the
+// jiffy of that moment, so that both sides find a time passed or not for the same packets: an UDP connection that becomes
+// a stream after two seconds shows it. (A jiffy that begins between the tracker and the witness, some microseconds, is the
+// only doubt left.) Between packets the time is the machine's, held back so far that it never runs ahead of the jiffies.
 //
 // A pause in a stream below a second is left out: no timeout is shorter. Of a longer one the whole seconds pass, but for a few
 // if a connection's time would end within a second of the pause: which side then sees it alive is chance. Corewire's
@@ -24,15 +27,35 @@ type pacer struct {
 	pauses    int           // how many more pauses may pass
 	slack     time.Duration // how far the sides' deadlines may be apart, since the kernel rounds to seconds
 	young     time.Time     // until when there may be a young UDP connection
+	synced    bool          // a jiffy was seen: zero and jiffy are valid
+	jiffy     uint32        // the first one
+	zero      time.Duration // since start, when it was seen
+	last      time.Duration // since start, at the last packet that was seen
 }
 
 func newPacer(allowance time.Duration) pacer {
 	return pacer{start: time.Now(), allowance: allowance, pauses: math.MaxInt}
 }
 
+// lag is how far the time between packets is held back: more than a jiffy, of which there are 100 a second at least.
+const lag = 20 * time.Millisecond
+
 // now returns the time that both sides are at.
 func (p *pacer) now() conntrack.Tick {
-	return conntrack.Tick((time.Since(p.start) + p.skipped) / time.Millisecond)
+	t := time.Since(p.start)
+	if p.synced {
+		t = max(p.last, t-lag)
+	}
+	return conntrack.Tick((t + p.skipped) / time.Millisecond)
+}
+
+// at returns the time of a packet that the kernel saw at a jiffy.
+func (p *pacer) at(jiffies, hertz uint32) conntrack.Tick {
+	if !p.synced {
+		p.synced, p.jiffy, p.zero = true, jiffies, time.Since(p.start)
+	}
+	p.last = max(p.last, p.zero+time.Duration(jiffies-p.jiffy)*time.Second/time.Duration(hertz))
+	return conntrack.Tick((p.last + p.skipped) / time.Millisecond)
 }
 
 // longest is the longest pause: no timeout is longer, and the tick's signed difference holds it.
