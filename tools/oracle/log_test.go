@@ -150,7 +150,7 @@ func TestLogLines(t *testing.T) {
 		}
 	}
 	t.Logf("%d lines compared, %d frames with different ones", lines, wrong)
-	if lines < 1000 {
+	if lines < amount()/100 {
 		t.Errorf("only %d lines", lines)
 	}
 }
