@@ -32,5 +32,14 @@ func (t *Table) SetMark(c *Conn, mark uint32) {
 	t.tellMark(e, uint32(c.Ref))
 }
 
+// Counts returns the packets and bytes (of the IP datagrams) of each direction; false when the connection is not counted.
+func (t *Table) Counts(c *Conn) (packets, bytes [2]uint64, counted bool) {
+	if c.Ref == 0 || t.hot.items[c.Ref].flags&entryAcct == 0 {
+		return packets, bytes, false
+	}
+	a := &t.acct.items[c.Ref]
+	return a.packets, a.bytes, true
+}
+
 // Status returns the connection's Status… bits; 0 without an entry.
 func (t *Table) Status(c *Conn) uint32 { return uint32(t.hot.items[c.Ref].status) }

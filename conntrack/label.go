@@ -58,3 +58,29 @@ func (t *Table) Labels(c *Conn) Labels {
 	}
 	return t.labels.items[c.Ref]
 }
+
+// AddLabels sets labels of the connection, beside those that it has. Other labels than before clear the cached verdicts.
+// Without an entry it does nothing. The error is that of reserving memory for the labels of the whole table.
+func (t *Table) AddLabels(c *Conn, add Labels) error {
+	if c.Ref == 0 {
+		return nil
+	}
+	if err := t.reserveLabels(); err != nil {
+		return err
+	}
+	e, l := &t.hot.items[c.Ref], &t.labels.items[c.Ref]
+	if e.flags&entryLabel == 0 {
+		e.flags |= entryLabel
+		*l = Labels{}
+	}
+	if l.Contains(add) {
+		return nil
+	}
+	l[0] |= add[0]
+	l[1] |= add[1]
+	e.verdict = [2]uint32{}
+	if t.events != nil && uint32(e.status)&StatusConfirmed != 0 {
+		t.emit(EventUpdate, ChangedLabels, uint32(c.Ref), t.sweep.last)
+	}
+	return nil
+}

@@ -228,6 +228,9 @@ func (s *Settings) Defrag(shards int) DefragConfig {
 	return c
 }
 
+// Counts says whether connections that begin are counted (nf_conntrack_acct).
+func (s *Settings) Counts() bool { return s.acct != 0 }
+
 // Get reads a setting by Linux' name, in the unit of its row.
 func (s *Settings) Get(name string) (uint32, error) {
 	r, err := findSetting(name)

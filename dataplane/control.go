@@ -68,6 +68,7 @@ func (e *Engine) control(ctx context.Context, failed <-chan error) error {
 			}
 			return err
 		case now := <-t.C:
+			e.readWall()
 			var dropped uint64
 			for i, w := range e.workers {
 				dropped += w.full.Load()

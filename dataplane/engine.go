@@ -81,11 +81,13 @@ type Config struct {
 
 	Policy [packet.Classes]Policy // for classes that are not IP; the zero value passes them
 	Burst  int                    // frames per burst, 1 to MaxBurst; 0: DefaultBurst
+	MTU    int                    // the lesser of both ports', in bytes, for rules that clamp segments to it; 0: not known
 	CPUs   []int                  // worker i is pinned to CPUs[i]; workers without an element are not pinned
 	Spin   time.Duration          // how long a worker looks for frames before it sleeps; 0: it sleeps at once
 
 	Beat   func(worker int, ns int64) // called once a turn by the worker itself; nil: nobody listens
 	Clock  func() int64               // ns, monotonic; nil: CLOCK_MONOTONIC
+	Wall   func() time.Time           // the time of day, for rules that ask it; asked by New and then by control, not on a frame's way; nil: time.Now
 	Notify func(Event)                // called by the control goroutine only; nil: nobody listens
 
 	// Log is called with what LOG and NFLOG rules tell, in the order of each worker, by one goroutine of the engine's, or
@@ -107,10 +109,14 @@ type Engine struct {
 	beat     func(int, int64)
 	clock    func() int64
 	origin   int64 // the clock's value at tick 0
-	notify   func(Event)
-	log      func([]Logged)
-	logged   []Logged // room for log
-	stop     atomic.Bool
+	wall     func() time.Time
+	// wallOffset is the time of day in ms since 1970-01-01T00:00:00Z when the engine's clock was at its origin. Control
+	// writes it, as the time of day may be set.
+	wallOffset atomic.Int64
+	notify     func(Event)
+	log        func([]Logged)
+	logged     []Logged // room for log
+	stop       atomic.Bool
 
 	beside    sync.WaitGroup // goroutines beside the workers: memory being made ready, the log
 	listeners listeners[conntrack.Event]
@@ -158,6 +164,9 @@ func New(c Config) (*Engine, error) {
 		}
 		c.Clock = clock
 	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
 	if c.Secret == nil {
 		c.Secret = new([packet.HasherSecret]uint64)
 		for i := range c.Secret {
@@ -179,6 +188,7 @@ func New(c Config) (*Engine, error) {
 		beat:     c.Beat,
 		clock:    c.Clock,
 		origin:   c.Clock(),
+		wall:     c.Wall,
 		notify:   c.Notify,
 		log:      c.Log,
 		done:     make(chan struct{}),
@@ -192,11 +202,13 @@ func New(c Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new engine: %w", err)
 	}
+	e.readWall()
 	for i, wire := range c.Wires {
 		w, err := newWorker(i, wire, e.capacity, e.expect, &c)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("new engine: worker %d: %w", i, err), e.Close())
 		}
+		w.wall, w.context.MTU = &e.wallOffset, uint32(max(c.MTU, 0))
 		e.workers = append(e.workers, w)
 	}
 	connect(e.workers, &c)

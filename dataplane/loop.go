@@ -84,6 +84,11 @@ func (w *Worker) idle() bool {
 	return true
 }
 
+// readWall asks for the time of day.
+func (e *Engine) readWall() {
+	e.wallOffset.Store(e.wall().UnixMilli() - (e.clock()-e.origin)/int64(time.Millisecond))
+}
+
 // tick converts nanoseconds of the engine's clock into the tracker's time.
 func (e *Engine) tick(ns int64) conntrack.Tick {
 	return conntrack.Tick((ns - e.origin) / int64(time.Millisecond))

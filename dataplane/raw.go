@@ -64,6 +64,9 @@ func (w *Worker) preroute(p *packet.Packet, now conntrack.Tick) rules.Early {
 	if w.matcher.Ruleset().Needs()&rules.NeedNow != 0 {
 		c.Now = w.since(now)
 	}
+	if w.matcher.Ruleset().Needs()&rules.NeedWall != 0 {
+		c.Wall = w.timeOfDay(now)
+	}
 	e := w.matcher.Raw(p, c)
 	if e.Mark != 0 {
 		p.Flags |= packet.Marked

@@ -48,6 +48,7 @@ type Worker struct {
 	now      conntrack.Tick // of the last turn
 	seen     conntrack.Tick // the latest that since was asked for
 	rounds   int64          // how often the tick had begun again by then
+	wall     *atomic.Int64  // Engine.wallOffset
 	turns    atomic.Uint64  // published for control: turns of the loop
 	full     atomic.Uint64  // published for control: new connections dropped at the maximum
 	entries  atomic.Int64   // published for control: entries in the shard
@@ -256,8 +257,8 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 		w.c.Matched++
 		w.connection(p, &conn, now)
 		m := w.matcher.Match(p, &w.context)
-		if w.matcher.Ruleset().Needs()&rules.WritesConnMark != 0 && w.context.ConnMark != w.table.Mark(&conn) {
-			w.table.SetMark(&conn, w.context.ConnMark)
+		if needs := w.matcher.Ruleset().Needs(); needs&(rules.WritesConnMark|rules.WritesLabels) != 0 {
+			w.written(&conn, needs)
 		}
 		r.Rule = m.Rule
 		if passed := w.matcher.Logged(); len(passed) != 0 {
@@ -330,6 +331,9 @@ func (w *Worker) connection(p *packet.Packet, conn *conntrack.Conn, now conntrac
 	if needs&rules.NeedTickets != 0 {
 		w.showTickets(p, conn)
 	}
+	if needs&(rules.NeedWall|rules.NeedCounts|rules.NeedHelper|rules.NeedLabels) != 0 {
+		w.more(conn, needs, now)
+	}
 }
 
 // since returns the time of the rules, in ns: that of the tick, which does not begin again after 49 days.
@@ -344,6 +348,39 @@ func (w *Worker) since(now conntrack.Tick) int64 {
 		w.seen = now
 	}
 	return (w.rounds<<32 + int64(now)) * 1e6
+}
+
+// more writes what few rule sets ask.
+func (w *Worker) more(conn *conntrack.Conn, needs rules.Needs, now conntrack.Tick) {
+	c := &w.context
+	if needs&rules.NeedWall != 0 {
+		c.Wall = w.timeOfDay(now)
+	}
+	if needs&rules.NeedCounts != 0 {
+		c.Packets, c.Bytes, c.Counted = w.table.Counts(conn)
+	}
+	if needs&rules.NeedHelper != 0 {
+		c.Helper = w.table.MasterHelper(conn).String()
+	}
+	if needs&rules.NeedLabels != 0 {
+		c.Labels = w.table.Labels(conn)
+	}
+}
+
+// timeOfDay returns the seconds since 1970-01-01T00:00:00Z at a time of this turn or the next.
+func (w *Worker) timeOfDay(now conntrack.Tick) int64 {
+	return (w.wall.Load() + w.since(now)/1e6) / 1000
+}
+
+// written gives the connection what rules wrote for it.
+func (w *Worker) written(conn *conntrack.Conn, needs rules.Needs) {
+	if needs&rules.WritesConnMark != 0 && w.context.ConnMark != w.table.Mark(conn) {
+		w.table.SetMark(conn, w.context.ConnMark)
+	}
+	if needs&rules.WritesLabels != 0 && w.context.Labels != w.table.Labels(conn) {
+		// Without memory for labels the packet goes on without, as in Linux.
+		_ = w.table.AddLabels(conn, w.context.Labels)
+	}
 }
 
 // fragment puts a fragment into a store. The one that completes its datagram has the datagram judged; the fragments

@@ -15,7 +15,7 @@ func compileText(t *testing.T, text string, fam Family) *Ruleset {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rs, err := Compile([]*File{f}, Options{InsideName: "eth0", OutsideName: "eth1", Clock: true})
+	rs, err := Compile([]*File{f}, Options{InsideName: "eth0", OutsideName: "eth1", Clock: true, Wall: true, Counts: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,20 +74,22 @@ func (m Mapping) Apply(counters []Counter, n int) []Counter {
 }
 
 // Adopt lets the rules that stay go on with what those of another rule set remember: the tokens of -m limit, the turn of
-// -m statistic --mode nth, and the stores of -m hashlimit, recent and connlimit. m must be a mapping from that set to rs. It is called before rs is used by anybody; the other one
+// -m statistic --mode nth, what is left of -m quota, and the stores of -m hashlimit, recent and connlimit. m must be a mapping from that set to rs. It is called before rs is used by anybody; the other one
 // may be in use, and both may be for a while.
 func (rs *Ruleset) Adopt(from *Ruleset, m Mapping) {
 	// A rule below several base chains has one state in all their programs.
 	for v := range 2 {
-		buckets, counters := make(map[*bucket]*bucket), make(map[*counter]*counter)
+		buckets, counters, quotas := make(map[*bucket]*bucket), make(map[*counter]*counter), make(map[*quota]*quota)
 		for f := v; f < programs; f += 2 {
 			old, g := &from.prog[f], &rs.prog[f]
 			adopt(g.buckets, g.bucketRules, old.buckets, old.bucketRules, m, buckets)
 			adopt(g.counters, g.counterRules, old.counters, old.counterRules, m, counters)
+			adopt(g.quotas, g.quotaRules, old.quotas, old.quotaRules, m, quotas)
 		}
 		for f := v; f < programs; f += 2 {
 			replace(rs.prog[f].buckets, buckets)
 			replace(rs.prog[f].counters, counters)
+			replace(rs.prog[f].quotas, quotas)
 		}
 	}
 	rs.adoptMemory(from, m)

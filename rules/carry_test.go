@@ -12,7 +12,7 @@ func mustCompile(t testing.TB, text string) *Ruleset {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rs, err := Compile([]*File{f}, Options{Clock: true})
+	rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
 	if err != nil {
 		t.Fatal(err)
 	}

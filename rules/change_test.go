@@ -144,7 +144,7 @@ func TestChanges(t *testing.T) {
 	if testing.Short() {
 		sets = 6
 	}
-	opt := Options{InsideName: "eth0", OutsideName: "eth1", Logs: true}
+	opt := Options{InsideName: "eth0", OutsideName: "eth1", Logs: true, Clock: true, Wall: true, Counts: true}
 	patched, widest := 0, 0
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]

@@ -34,7 +34,7 @@ COMMIT
 	if err != nil {
 		t.Fatal(err)
 	}
-	rs, err := Compile([]*File{f}, Options{})
+	rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestCheckRandom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rs, err := Compile([]*File{f}, Options{})
+		rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
 		if err != nil {
 			t.Fatal(err)
 		}

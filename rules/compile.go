@@ -56,7 +56,7 @@ type compiler struct {
 	place      int // of cur
 	failed     map[Error]bool
 	shared     map[sharedKey]any // state of matches, which is a rule's in all programs of one IP version
-	warned     [2]bool           // of REJECT, of LOG
+	warned     [3]bool           // of REJECT, of LOG, of clamping
 	list       []pred            // reused
 	rest       []pred            // reused
 	// ifWarned holds the interface names already warned about.
@@ -351,6 +351,11 @@ func (c *compiler) able(r *Rule) {
 	case r.Target.Verb == VerbReject && !c.opt.Rejects && !c.warned[0]:
 		c.warned[0] = true
 		c.rs.warnings = append(c.rs.warnings, Warning{r.Pos, "REJECT drops without an answer"})
+	case r.Target.Verb == VerbEffect && !c.opt.Clamps && !c.warned[2]:
+		if t, ok := r.Target.Effect.(*MSSTarget); ok && t.Clamp {
+			c.warned[2] = true
+			c.rs.warnings = append(c.rs.warnings, Warning{r.Pos, "--clamp-mss-to-pmtu only counts: the ports' MTU is not known"})
+		}
 	case r.Target.Verb == VerbLog && !c.opt.Logs && !c.warned[1]:
 		c.warned[1] = true
 		c.rs.warnings = append(c.rs.warnings, Warning{r.Pos, r.Target.Log.Name() + " counts, and logs nothing"})
@@ -378,12 +383,7 @@ func (c *compiler) conditions(r *Rule) []pred {
 		add(pred{op: opNever}) // packets are judged after reassembly: there are no fragments
 	}
 	for _, m := range r.Matches {
-		switch m.(type) {
-		case *LimitMatch, *HashlimitMatch, *RecentMatch:
-			if !c.opt.Clock {
-				c.fail(r.Pos, "-m "+m.Name(), "a match that needs no clock", "the caller of the compiler has none")
-			}
-		}
+		c.capable(r, m)
 		c.match(m, add)
 	}
 	c.list = list
@@ -392,6 +392,24 @@ func (c *compiler) conditions(r *Rule) []pred {
 		return nil
 	}
 	return list
+}
+
+// capable checks that the caller can do what a match needs.
+func (c *compiler) capable(r *Rule, m Match) {
+	switch m.(type) {
+	case *LimitMatch, *HashlimitMatch, *RecentMatch:
+		if !c.opt.Clock {
+			c.fail(r.Pos, "-m "+m.Name(), "a match that needs no clock", "the caller of the compiler has none")
+		}
+	case *TimeMatch:
+		if !c.opt.Wall {
+			c.fail(r.Pos, "-m time", "a match that needs no clock", "the caller of the compiler has none")
+		}
+	case *ByteMatch:
+		if !c.opt.Counts {
+			c.fail(r.Pos, "-m connbytes", "a match that needs no counters of connections", "set nf_conntrack_acct to 1: connections are not counted")
+		}
+	}
 }
 
 // maxBoxes bounds into how many boxes a rule with lists of ports is taken apart; beyond, the lists are looked at when
@@ -640,6 +658,9 @@ func (c *compiler) match(m Match, add func(pred)) {
 		add(pred{op: opHeader, lo: 12})
 		ports(opSport, m.Src)
 		ports(opDport, m.Dst)
+		if m.Chunks != nil {
+			add(pred{op: opChunks, a: keep(&c.cur.chunks, *m.Chunks)})
+		}
 	case *IPRangeMatch:
 		for k, r := range []AddrRange{m.Src, m.Dst} {
 			if r.Set {
@@ -751,6 +772,49 @@ func (c *compiler) match(m Match, add func(pred)) {
 		if m.PCP {
 			add(pred{op: opPCP, not: m.PCPNot, lo: m.PCPLo, hi: m.PCPHi})
 		}
+	case *SPIMatch:
+		switch {
+		case m.module == "esp":
+			add(pred{op: opSPI, not: m.Not, lo: 8, hi: 0, a: m.Lo, b: m.Hi})
+		case !c.cur.v6:
+			add(pred{op: opSPI, not: m.Not, lo: 12, hi: 4, a: m.Lo, b: m.Hi})
+		default:
+			add(pred{op: opAuth, a: keep(&c.cur.spis, *m)})
+		}
+	case *FragMatch:
+		add(pred{op: opFrag, a: keep(&c.cur.frags, *m)})
+	case *HeadersMatch:
+		add(pred{op: opHeaders, a: keep(&c.cur.headers, *m)})
+	case *OptionsMatch:
+		add(pred{op: opOptions, a: keep(&c.cur.options, *m)})
+	case *MobilityMatch:
+		add(pred{op: opMobility, not: m.Not, lo: uint16(m.Lo), hi: uint16(m.Hi)})
+	case *U32Match:
+		add(pred{op: opU32, a: keep(&c.cur.u32s, *m)})
+	case *TimeMatch:
+		c.rs.needs |= NeedWall
+		add(pred{op: opTime, a: keep(&c.cur.times, *m)})
+	case *QuotaMatch:
+		q := share(c, m, func() *quota {
+			q := new(quota)
+			q.left.Store(m.Bytes)
+			return q
+		})
+		add(pred{op: opQuota, not: m.Not, a: keep(&c.cur.quotas, q)})
+	case *ByteMatch:
+		c.rs.needs |= NeedCounts
+		add(pred{op: opBytes, a: keep(&c.cur.bytes, *m)})
+	case *HelperMatch:
+		c.rs.needs |= NeedHelper
+		add(pred{op: opHelper, a: keep(&c.cur.helpers, *m)})
+	case *LabelMatch:
+		c.rs.needs |= NeedLabels
+		q := pred{op: opLabel, not: m.Not, lo: uint16(m.Label)}
+		if m.Set {
+			q.hi = 1
+			c.rs.needs |= WritesLabels
+		}
+		add(q)
 	case *StatisticMatch:
 		if m.Random {
 			add(pred{op: opRandom, not: m.Not, a: m.Probability})
@@ -764,6 +828,12 @@ func (c *compiler) match(m Match, add func(pred)) {
 		add(pred{op: opNth, not: m.Not, a: uint32(len(c.cur.counters))})
 		c.cur.counters = append(c.cur.counters, k)
 	}
+}
+
+// keep stores x and returns its index.
+func keep[T any](list *[]T, x T) uint32 {
+	*list = append(*list, x)
+	return uint32(len(*list) - 1)
 }
 
 // addr stores an address with its mask and returns its index.

@@ -47,7 +47,7 @@ func TestCorpus(t *testing.T) {
 		file, err := Parse(f[0], src, family)
 		if err == nil {
 			var rs *Ruleset
-			if rs, err = Compile([]*File{file}, Options{Clock: true}); err == nil {
+			if rs, err = Compile([]*File{file}, Options{Clock: true, Wall: true, Counts: true}); err == nil {
 				rules += len(rs.Rules())
 				rs.NewMatcher()
 			}

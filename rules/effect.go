@@ -20,7 +20,7 @@ const (
 	effectRestore                   // CONNMARK --restore-mark: the packet's mark, from the connection's & mask
 	effectTOS                       // TOS or traffic class = … &^ mask ^ value
 	effectTTL                       // TTL or hop limit by value, as TTLMode in shift says
-	effectECN                       // TCP without ECE and CWR
+	effectECN                       // TCP flags of mask become value; with from the ECN bits of IPv4 become shift
 	effectMSS                       // TCP's MSS at most value
 	effectClamp                     // TCP's MSS at most what the MTU has room for
 	effectStrip                     // TCP without the options strips[value]
@@ -85,7 +85,10 @@ func (w *walk) change(e *effect, p *packet.Packet, c *Context) bool {
 		}
 		SetTTL(p, uint8(v))
 	case effectECN:
-		return setFlags(p, tcpECE|tcpCWR)
+		if e.from != 0 {
+			setECT(p, e.shift)
+		}
+		return e.mask == 0 || setFlags(p, uint8(e.mask), uint8(e.value))
 	case effectMSS:
 		return w.setMSS(p, uint16(e.value))
 	case effectClamp:

@@ -21,6 +21,9 @@ var opNames = [...]string{
 	opRtReserved: "routing header's reserved bytes", opLimit: "limit", opNth: "turn", opRandom: "chance",
 	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority", opText: "text",
 	opHashlimit: "rate of the address", opRecent: "list of recent addresses", opConnlimit: "connections of the address",
+	opSPI: "SPI", opAuth: "authentication header", opFrag: "fragment header", opHeaders: "extension headers", opOptions: "options of the header",
+	opMobility: "type of mobility header", opU32: "words", opTime: "time", opQuota: "quota", opBytes: "traffic of the connection",
+	opHelper: "helper", opLabel: "label of the connection", opChunks: "SCTP chunks",
 }
 
 // Explain walks the rules one by one, as iptables does, and tells what was tried in order, through all base chains that

@@ -27,7 +27,7 @@ func TestFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rs, err := Compile([]*File{f}, Options{InsideName: "eth0", OutsideName: "eth1"})
+		rs, err := Compile([]*File{f}, Options{InsideName: "eth0", OutsideName: "eth1", Clock: true, Wall: true, Counts: true})
 		if err != nil {
 			t.Fatal(err)
 		}

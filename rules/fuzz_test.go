@@ -39,7 +39,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		rs, err := Compile([]*File{file}, Options{InsideName: "eth0", Clock: true})
+		rs, err := Compile([]*File{file}, Options{InsideName: "eth0", Clock: true, Wall: true, Counts: true})
 		if err != nil {
 			return
 		}
@@ -103,7 +103,7 @@ func FuzzMatch(f *testing.F) {
 		if err != nil {
 			return
 		}
-		opt := Options{InsideName: "eth0", OutsideName: "eth1", Clock: true}
+		opt := Options{InsideName: "eth0", OutsideName: "eth1", Wall: true, Counts: true, Clock: true}
 		rs, err := Compile([]*File{file}, opt)
 		if err != nil {
 			return

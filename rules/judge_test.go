@@ -9,7 +9,7 @@ import (
 // TestJudgeRandom: a connection whose first packet the rules accept is never refused; where rules ask nothing that a table
 // does not keep, the answer is the verdict itself.
 func TestJudgeRandom(t *testing.T) {
-	opt := Options{InsideName: "eth0", OutsideName: "eth1", Clock: true}
+	opt := Options{InsideName: "eth0", OutsideName: "eth1", Wall: true, Counts: true, Clock: true}
 	var refused, admitted, vague, exact int
 	for seed := range uint64(160) {
 		fam := []Family{IPv4, IPv6}[seed%2]
@@ -105,7 +105,7 @@ func TestJudge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rs, err := Compile([]*File{f}, Options{Clock: true})
+		rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
 		if err != nil {
 			t.Fatal(err)
 		}

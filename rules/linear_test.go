@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"strings"
+	"time"
 
 	"corewire/internal/packet"
 )
@@ -21,6 +22,7 @@ type linear struct {
 	connMark uint32 // before the packet
 	nth      map[*StatisticMatch]uint32
 	memory   linearMemory
+	quota    map[*QuotaMatch]uint64
 }
 
 type linearChain struct {
@@ -316,6 +318,40 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 			if !within(binary.BigEndian.Uint16(th), m.Src) || !within(binary.BigEndian.Uint16(th[2:]), m.Dst) {
 				return false
 			}
+			if x := m.Chunks; x != nil {
+				found, other := map[uint8]bool{}, false
+				for at := 12; at == 12 || at < len(th); {
+					if at+4 > len(th) || th[at+2]|th[at+3] == 0 {
+						*hotdrop = true
+						return false
+					}
+					kind, good := th[at], x.Types[th[at]/32]>>(th[at]%32)&1 == 1
+					for k := len(x.Flags) - 1; good && k >= 0; k-- {
+						if f := x.Flags[k]; f.Type == kind && th[at+1]&f.Mask != f.Want {
+							good = false
+						}
+					}
+					if good {
+						found[kind] = true
+						if x.Mode == chunkAny {
+							break
+						}
+					} else {
+						other = true
+						if x.Mode == chunkOnly {
+							break
+						}
+					}
+					at += (int(binary.BigEndian.Uint16(th[at+2:])) + 3) / 4 * 4
+				}
+				every := true
+				for k := range 256 {
+					every = every && (x.Types[k/32]>>(k%32)&1 == 0 || found[uint8(k)])
+				}
+				if []bool{every, len(found) > 0, !other}[x.Mode] == x.Not {
+					return false
+				}
+			}
 		case *IPRangeMatch:
 			for k, q := range []AddrRange{m.Src, m.Dst} {
 				a := []packet.Addr{p.Src, p.Dst}[k].Netip6()
@@ -476,6 +512,191 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 			if hit == m.Not {
 				return false
 			}
+		case *SPIMatch:
+			var h []byte
+			at := 4
+			switch {
+			case m.module == "esp":
+				if !has(8) {
+					return false
+				}
+				h, at = th, 0
+			case l.fam == IPv4:
+				if !has(12) {
+					return false
+				}
+				h = th
+			default:
+				var ok bool
+				if h, ok = l.header(p, 51, hotdrop); !ok {
+					return false
+				}
+				if len(h) < 12 || len(h) < 4*(int(h[1])+2) {
+					*hotdrop = true
+					return false
+				}
+				if m.Len != 0 && (uint32(4*(int(h[1])+2)) == m.Len) == m.LenNot || m.Zero && (h[2] != 0 || h[3] != 0) {
+					return false
+				}
+			}
+			if v := binary.BigEndian.Uint32(h[at:]); (v >= m.Lo && v <= m.Hi) == m.Not {
+				return false
+			}
+		case *FragMatch:
+			h, ok := l.header(p, 44, hotdrop)
+			if !ok {
+				return false
+			}
+			if len(h) < 8 {
+				*hotdrop = true
+				return false
+			}
+			id, off, more := binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint16(h[2:])>>3, h[3]&1 == 1
+			if (id >= m.Lo && id <= m.Hi) == m.Not || m.Zero && (h[1] != 0 || h[3]&6 != 0) || m.First && off != 0 || m.More && !more || m.Last && more {
+				return false
+			}
+		case *HeadersMatch:
+			set := map[uint8]bool{}
+			next, rest := p.Frame[p.L3+6], p.Frame[p.L3+40:p.End]
+			bit := map[uint8]uint8{0: hasHopByHop, 60: hasDestination, 43: hasRouting, 44: hasFragment, 51: hasAH, 50: hasESP, 59: hasNone}
+			for bit[next] != 0 && next != 59 && next != 50 && rest != nil {
+				if len(rest) < 2 {
+					return false
+				}
+				set[bit[next]] = true
+				n := 8 * (int(rest[1]) + 1)
+				switch next {
+				case 51:
+					n = 4 * (int(rest[1]) + 2)
+				case 44:
+					n = 8
+					if len(rest) >= 4 && binary.BigEndian.Uint16(rest[2:])&0xfff9 == 0 {
+						delete(set, hasFragment)
+					}
+				}
+				next = rest[0]
+				if n > len(rest) {
+					rest = nil
+				} else {
+					rest = rest[n:]
+				}
+			}
+			if next == 50 && len(rest) < 2 {
+				return false
+			}
+			if bit[next] != 0 {
+				set[bit[next]] = true
+			} else {
+				set[hasProto] = true
+			}
+			hit := true
+			for b := 1; b < 256; b *= 2 {
+				asked := m.Headers&uint8(b) != 0
+				switch {
+				case m.Soft && asked:
+					hit = hit && set[uint8(b)] != m.Not
+				case !m.Soft:
+					hit = hit && set[uint8(b)] == asked
+				}
+			}
+			if hit == (m.Not && !m.Soft) {
+				return false
+			}
+		case *OptionsMatch:
+			kind := uint8(0)
+			if m.module == "dst" {
+				kind = 60
+			}
+			h, ok := l.header(p, kind, hotdrop)
+			if !ok {
+				return false
+			}
+			n := 8 * (int(h[1]) + 1)
+			if n > len(h) {
+				*hotdrop = true
+				return false
+			}
+			if m.HasLen && (uint32(n) == m.Len) == m.LenNot {
+				return false
+			}
+			h = h[2:n]
+			for _, o := range m.Options {
+				if len(h) == 0 || h[0] != uint8(o>>8) {
+					return false
+				}
+				if h[0] == 0 {
+					h = h[1:]
+					continue
+				}
+				if len(h) < 2 || o&255 != 255 && h[1] != uint8(o) {
+					return false
+				}
+				h = h[min(len(h), 2+int(h[1])):]
+			}
+		case *U32Match:
+			if l.u32(m, p.Frame[p.L3:p.End]) == m.Not {
+				return false
+			}
+		case *TimeMatch:
+			at := time.Unix(c.Wall, 0).UTC()
+			if c.Wall < int64(m.From) || c.Wall > int64(m.To) {
+				return false
+			}
+			s := uint32(at.Hour()*3600 + at.Minute()*60 + at.Second())
+			over := m.Start >= m.Stop
+			if !over && (s < m.Start || s > m.Stop) || over && s < m.Start && s > m.Stop {
+				return false
+			}
+			if over && m.Contiguous && s <= m.Stop {
+				at = at.AddDate(0, 0, -1)
+			}
+			if m.Weekdays>>((int(at.Weekday())+6)%7+1)&1 == 0 || m.Monthdays>>at.Day()&1 == 0 {
+				return false
+			}
+		case *QuotaMatch:
+			if l.quota == nil {
+				l.quota = make(map[*QuotaMatch]uint64)
+			}
+			left, seen := l.quota[m]
+			if !seen {
+				left = m.Bytes
+			}
+			n := uint64(p.End - p.L3)
+			hit := left >= n
+			if hit {
+				left -= n
+			} else {
+				left = 0
+			}
+			l.quota[m] = left
+			if hit == m.Not {
+				return false
+			}
+		case *ByteMatch:
+			if c.State == Invalid || c.State == Untracked || !c.Counted {
+				return false
+			}
+			pk, by := []uint64{c.Packets[0], c.Packets[1], c.Packets[0] + c.Packets[1]}[m.Dir], []uint64{c.Bytes[0], c.Bytes[1], c.Bytes[0] + c.Bytes[1]}[m.Dir]
+			v := []uint64{pk, by, by / max(pk, 1)}[m.Mode]
+			if (v >= m.Lo && v <= m.Hi) == m.Not {
+				return false
+			}
+		case *HelperMatch:
+			named := c.State != Invalid && c.State != Untracked && c.Helper != ""
+			if (named && (m.Helper == "" || strings.HasPrefix(m.Helper, c.Helper))) == m.Not {
+				return false
+			}
+		case *LabelMatch:
+			set := false
+			if c.State != Invalid && c.State != Untracked {
+				if m.Set {
+					c.Labels[m.Label/64] |= 1 << (m.Label % 64)
+				}
+				set = c.Labels[m.Label/64]>>(m.Label%64)&1 == 1
+			}
+			if set == m.Not {
+				return false
+			}
 		case *VLANMatch:
 			tci := uint16(0)
 			if typ := binary.BigEndian.Uint16(p.Frame[12:]); typ == 0x8100 || typ == 0x88a8 {
@@ -500,6 +721,75 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 			if !l.memory.match(m, base, p, c, hotdrop) {
 				return false
 			}
+		}
+	}
+	return true
+}
+
+// header returns an IPv6 extension header and what is behind it, but not a fragment header that reassembly takes out.
+func (l *linear) header(p *packet.Packet, kind uint8, hotdrop *bool) ([]byte, bool) {
+	next, rest := p.Frame[p.L3+6], p.Frame[p.L3+40:p.End]
+	for next == 0 || next == 43 || next == 60 || next == 51 || next == 44 {
+		if len(rest) < 2 || (next == 43 || next == 44) && len(rest) < 4 {
+			*hotdrop = true
+			return nil, false
+		}
+		whole, later := false, false
+		if next == 44 {
+			off := binary.BigEndian.Uint16(rest[2:])
+			whole, later = off&0xfff9 == 0, off>>3 != 0
+		}
+		if next == kind && !whole {
+			return rest, true
+		}
+		if later {
+			return nil, false
+		}
+		n := 8 * (int(rest[1]) + 1)
+		if next == 51 {
+			n = 4 * (int(rest[1]) + 2)
+		}
+		if next == 44 {
+			n = 8
+		}
+		next, rest = rest[0], rest[min(n, len(rest)):]
+	}
+	return nil, false
+}
+
+// u32 says whether all tests hold.
+func (l *linear) u32(m *U32Match, d []byte) bool {
+	word := func(at uint64) (uint64, bool) {
+		if at+4 > uint64(len(d)) {
+			return 0, false
+		}
+		return uint64(binary.BigEndian.Uint32(d[at:])), true
+	}
+	for _, t := range m.Tests {
+		base := uint64(0)
+		v, ok := word(uint64(t.At[0].Number))
+		for _, s := range t.At[1:] {
+			if !ok {
+				return false
+			}
+			switch n := uint64(s.Number); s.Op {
+			case '&':
+				v &= n
+			case '<':
+				v = v << n & 0xffffffff
+			case '>':
+				v >>= n
+			case '@':
+				base += v
+				v, ok = word(base + n)
+			}
+		}
+		hit := false
+		for _, r := range t.Values {
+			hit = hit || v >= uint64(r[0]) && v <= uint64(r[1])
+		}
+		if !ok || !hit {
+			return false
 		}
 	}
 	return true

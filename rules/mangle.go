@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,14 @@ func setTOS(p *packet.Packet, v uint8) {
 	p.TOS = v
 }
 
+// setECT changes the ECN bits of an IPv4 header, with RFC 1624's carries.
+func setECT(p *packet.Packet, v uint8) {
+	if v = p.TOS&^3 | v; v != p.TOS {
+		update(checksum4(p), uint16(p.TOS), uint16(v))
+		p.Frame[p.L3+1], p.TOS = v, v
+	}
+}
+
 // SetTOS gives a parsed packet, or a fragment of one, another TOS or traffic class.
 func SetTOS(p *packet.Packet, v uint8) { setTOS(p, v) }
 
@@ -62,8 +71,8 @@ func SetTTL(p *packet.Packet, v uint8) {
 	p.TTL = v
 }
 
-// setFlags clears flags of a TCP header; false when there is none.
-func setFlags(p *packet.Packet, clear uint8) bool {
+// setFlags changes the flags of mask in a TCP header to those of v; false when there is none.
+func setFlags(p *packet.Packet, mask, want uint8) bool {
 	if p.Proto != protoTCP {
 		return true
 	}
@@ -71,7 +80,7 @@ func setFlags(p *packet.Packet, clear uint8) bool {
 		return false
 	}
 	h := p.Frame[p.L4:p.End]
-	if v := h[13] &^ clear; v != h[13] {
+	if v := h[13]&^mask | want; v != h[13] {
 		update(h[16:18], uint16(h[12])<<8|uint16(h[13]), uint16(h[12])<<8|uint16(v))
 		h[13], p.TCPFlags = v, v
 	}
@@ -108,6 +117,9 @@ func (w *walk) setMSS(p *packet.Packet, mss uint16) bool {
 		if h[i] == 2 && h[i+1] == 4 {
 			if old := binary.BigEndian.Uint16(h[i+2:]); old > mss {
 				binary.BigEndian.PutUint16(h[i+2:], mss)
+				if i&1 != 0 { // Linux forgets this, and sends a segment that its receiver must drop
+					old, mss = bits.ReverseBytes16(old), bits.ReverseBytes16(mss)
+				}
 				update(h[16:18], old, mss)
 			}
 			return true
@@ -292,22 +304,73 @@ func ttlTarget(name string, f Family) module {
 	return m
 }
 
-// ECNTarget is -j ECN --ecn-tcp-remove: ECE and CWR are cleared in TCP headers (net/ipv4/netfilter/ipt_ECN.c).
-type ECNTarget struct{}
+// ECNTarget is -j ECN: the ECN bits of the IPv4 header and flags of the TCP header (net/ipv4/netfilter/ipt_ECN.c).
+type ECNTarget struct {
+	SetECT, SetECE, SetCWR bool
+	ECT                    uint8 // 0 to 3
+	ECE, CWR               bool
+}
 
 // Name returns "ECN".
 func (t *ECNTarget) Name() string { return "ECN" }
 
 // AppendSave implements Match.
-func (t *ECNTarget) AppendSave(b []byte) []byte { return append(b, " --ecn-tcp-remove"...) }
+func (t *ECNTarget) AppendSave(b []byte) []byte {
+	if t.SetECE && t.SetCWR && !t.ECE && !t.CWR && !t.SetECT {
+		return append(b, " --ecn-tcp-remove"...)
+	}
+	flag := func(set, v bool, opt string) {
+		if set {
+			b = append(append(b, opt...), "01"[map[bool]int{true: 1}[v]])
+		}
+	}
+	flag(t.SetECE, t.ECE, " --ecn-tcp-ece ")
+	flag(t.SetCWR, t.CWR, " --ecn-tcp-cwr ")
+	if t.SetECT {
+		b = fmt.Appendf(b, " --ecn-ip-ect %d", t.ECT)
+	}
+	return b
+}
 
-func (t *ECNTarget) compile(*compiler) effect { return effect{kind: effectECN} }
+func (t *ECNTarget) compile(*compiler) effect {
+	e := effect{kind: effectECN}
+	bits := func(set, v bool, bit uint32) {
+		if set {
+			e.mask |= bit
+			if v {
+				e.value |= bit
+			}
+		}
+	}
+	bits(t.SetECE, t.ECE, tcpECE)
+	bits(t.SetCWR, t.CWR, tcpCWR)
+	if t.SetECT {
+		e.from, e.shift = 3, t.ECT
+	}
+	return e
+}
 
 var ecnTarget = module{name: "ECN", family: IPv4, make: func() Match { return &ECNTarget{} }, options: []option{
-	{"ecn-tcp-remove", 1, 0, false, func(*ruleParser, Match, bool, []token) {}},
+	{"ecn-tcp-remove", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) {
+		m.(*ECNTarget).SetECE, m.(*ECNTarget).SetCWR = true, true
+	}},
+	{"ecn-tcp-cwr", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		m.(*ECNTarget).SetCWR, m.(*ECNTarget).CWR = true, rp.number(a[0], 1) == 1
+	}},
+	{"ecn-tcp-ece", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		m.(*ECNTarget).SetECE, m.(*ECNTarget).ECE = true, rp.number(a[0], 1) == 1
+	}},
+	{"ecn-ip-ect", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		m.(*ECNTarget).SetECT, m.(*ECNTarget).ECT = true, uint8(rp.number(a[0], 3))
+	}},
 }, finish: func(rp *ruleParser, l *loaded) {
 	onlyMangle("ecn-tcp-remove")(rp, l)
-	rp.onlyTCP(l)
+	if l.seen&(1<<1) != 0 && l.seen&(1<<2|1<<3) != 0 {
+		rp.fail(l.col, "--ecn-tcp-remove", "--ecn-tcp-remove or --ecn-tcp-cwr and --ecn-tcp-ece", "")
+	}
+	if l.seen&(1<<1|1<<2|1<<3) != 0 {
+		rp.onlyTCP(l)
+	}
 }}
 
 // onlyTCP checks that the rule has -p tcp.
@@ -345,7 +408,7 @@ func (t *MSSTarget) compile(*compiler) effect {
 
 var mssTarget = module{name: "TCPMSS", family: Both, make: func() Match { return &MSSTarget{} }, options: []option{
 	{"set-mss", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
-		m.(*MSSTarget).MSS = uint16(rp.number(a[0], 65534)) // 65535 stands for the MTU in xt_TCPMSS.h
+		m.(*MSSTarget).MSS = uint16(rp.number(a[0], 65515)) // what an IPv4 datagram has room for, without options
 	}},
 	{"clamp-mss-to-pmtu", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*MSSTarget).Clamp = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
@@ -362,26 +425,21 @@ var mssTarget = module{name: "TCPMSS", family: Both, make: func() Match { return
 type StripTarget struct{ Kinds [8]uint32 }
 
 // stripNames are the names of --strip-options, by kind (RFC 9293, 7323, 2018, 2385).
-var stripNames = map[uint8]string{2: "mss", 3: "wscale", 4: "sack-permitted", 5: "sack", 8: "timestamp", 19: "md5"}
+var stripNames = map[string]uint8{"mss": 2, "wscale": 3, "sack-permitted": 4, "sack": 5, "timestamp": 8, "md5": 19}
 
 // Name returns "TCPOPTSTRIP".
 func (t *StripTarget) Name() string { return "TCPOPTSTRIP" }
 
 // AppendSave implements Match.
 func (t *StripTarget) AppendSave(b []byte) []byte {
-	b = append(b, " --strip-options "...)
+	opt := " --strip-options "
 	for k := range 256 {
-		if t.Kinds[k>>5]>>(k&31)&1 == 0 {
-			continue
+		if t.Kinds[k>>5]>>(k&31)&1 != 0 {
+			b = strconv.AppendInt(append(b, opt...), int64(k), 10)
+			opt = ","
 		}
-		if n := stripNames[uint8(k)]; n != "" {
-			b = append(b, n...)
-		} else {
-			b = strconv.AppendInt(b, int64(k), 10)
-		}
-		b = append(b, ',')
 	}
-	return b[:len(b)-1]
+	return b
 }
 
 func (t *StripTarget) compile(c *compiler) effect {
@@ -396,25 +454,25 @@ var stripTarget = module{name: "TCPOPTSTRIP", family: Both, make: func() Match {
 	{"strip-options", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
 		col := a[0].col
 		for s := range strings.SplitSeq(a[0].text, ",") {
-			kind, known := uint64(0), false
-			for k, n := range stripNames {
-				if n == s {
-					kind, known = uint64(k), true
-				}
-			}
+			kind, known := stripNames[s]
 			if !known {
 				v, err := parseNumber(s, 255)
 				if err != nil || v < 2 {
 					rp.fail(col, s, "a TCP option's number from 2 to 255, or its name", "")
 					return
 				}
-				kind = v
+				kind = uint8(v)
+			}
+			if m.(*StripTarget).Kinds[kind>>5]>>(kind&31)&1 != 0 {
+				rp.fail(col, s, "each option once", "")
+				return
 			}
 			m.(*StripTarget).Kinds[kind>>5] |= 1 << (kind & 31)
 			col += len(s) + 1
 		}
 	}},
 }, finish: func(rp *ruleParser, l *loaded) {
+	l.seen = 1 // it may stand without options, and does nothing then
 	onlyMangle("strip-options")(rp, l)
 	rp.onlyTCP(l)
 }}

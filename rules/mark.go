@@ -159,12 +159,9 @@ var connMarkTarget = module{name: "CONNMARK", family: Both, make: func() Match {
 			m.(*ConnMarkTarget).Shift, m.(*ConnMarkTarget).Right = uint8(rp.number(a[0], 31)), true
 		}},
 	}...), finish: func(rp *ruleParser, l *loaded) {
-		t := l.m.(*ConnMarkTarget)
 		switch {
 		case l.seen&(1<<1) == 0:
 			rp.fail(l.col, "-j CONNMARK", "--set-xmark, --save-mark or --restore-mark after -j CONNMARK", "")
-		case t.Mode == ConnMarkSet && l.seen&(1<<2|1<<3|1<<4) != 0:
-			rp.fail(l.col, "-j CONNMARK", "--nfmask, --ctmask and --mask with --save-mark or --restore-mark only", "")
 		case l.seen&(1<<4) != 0 && l.seen&(1<<2|1<<3) != 0:
 			rp.fail(l.col, "--mask", "--mask or --nfmask and --ctmask", "")
 		}

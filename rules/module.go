@@ -99,6 +99,7 @@ var modules = []module{
 	iprangeModule, markModule("mark"), markModule("connmark"), lengthModule, ttlModule("ttl", IPv4), ttlModule("hl", IPv6),
 	tosModule, dscpModule, ecnModule, addrtypeModule, macModule, pkttypeModule, physdevModule, limitModule, statisticModule, rtModule,
 	tcpmssModule, vlanModule, stringModule, hashlimitModule, recentModule, connlimitModule,
+	espModule, ahModule, fragModule, headersModule, optionsModule("hbh"), optionsModule("dst"), mobilityModule, u32Module, timeModule, bytesModule, quotaModule, helperModule, labelModule,
 }
 
 // needOption returns a check that the module's option with id 1 is there.

@@ -63,7 +63,7 @@ func (rs *Ruleset) patch(s site, r *Rule, n Renumbering, files []*File, c *Chain
 	if n.removed > 0 {
 		gone = rs.rules[n.at].Rule
 		for f := range rs.prog { // what it remembers goes with it
-			if slices.Contains(rs.prog[f].bucketRules, n.at) || slices.Contains(rs.prog[f].counterRules, n.at) {
+			if slices.Contains(rs.prog[f].bucketRules, n.at) || slices.Contains(rs.prog[f].counterRules, n.at) || slices.Contains(rs.prog[f].quotaRules, n.at) {
 				return nil
 			}
 		}
@@ -188,6 +188,10 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 		for i := range g.connRules {
 			g.connRules[i] = move(g.connRules[i])
 		}
+		g.quotaRules = slices.Clone(g.quotaRules)
+		for i := range g.quotaRules {
+			g.quotaRules[i] = move(g.quotaRules[i])
+		}
 		for i := range g.bucketRules {
 			g.bucketRules[i] = move(g.bucketRules[i])
 		}
@@ -205,6 +209,9 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	// The new rule's conditions and boxes. What is appended to must not be the old program's.
 	g.preds, g.addrs, g.ports = slices.Clip(g.preds), slices.Clip(g.addrs), slices.Clip(g.ports)
 	g.buckets, g.counters, g.texts = slices.Clip(g.buckets), slices.Clip(g.counters), slices.Clip(g.texts)
+	g.spis, g.frags, g.headers, g.options = slices.Clip(g.spis), slices.Clip(g.frags), slices.Clip(g.headers), slices.Clip(g.options)
+	g.u32s, g.times, g.bytes, g.helpers = slices.Clip(g.u32s), slices.Clip(g.times), slices.Clip(g.bytes), slices.Clip(g.helpers)
+	g.chunks, g.quotas, g.quotaRules = slices.Clip(g.chunks), slices.Clip(g.quotas), slices.Clip(g.quotaRules)
 	g.bucketRules, g.counterRules = slices.Clip(g.bucketRules), slices.Clip(g.counterRules)
 	var boxes []box
 	if added > 0 {
@@ -419,6 +426,9 @@ func (g *program) ruled(id RuleID) {
 	}
 	for len(g.counterRules) < len(g.counters) {
 		g.counterRules = append(g.counterRules, id)
+	}
+	for len(g.quotaRules) < len(g.quotas) {
+		g.quotaRules = append(g.quotaRules, id)
 	}
 	for len(g.connRules) < len(g.conns) {
 		g.connRules = append(g.connRules, id)

@@ -55,6 +55,19 @@ const (
 	opHashlimit            // within the rate of hashes[a]
 	opRecent               // recents[a]
 	opConnlimit            // more than b connections in conns[a]
+	opSPI                  // a..b at hi of a header of lo bytes
+	opAuth                 // spis[a]
+	opFrag                 // frags[a]
+	opHeaders              // headers[a]
+	opOptions              // options[a]
+	opMobility             // type lo..hi of a mobility header
+	opU32                  // u32s[a]
+	opTime                 // times[a]
+	opQuota                // quotas[a]
+	opBytes                // bytes[a]
+	opHelper               // helpers[a]
+	opLabel                // label lo; hi 1: set it
+	opChunks               // chunks[a]
 )
 
 // pred is one condition of a rule. All conditions of a rule must hold.
@@ -87,7 +100,8 @@ func answer(b bool) outcome {
 // long as the connection's mark stays what it is: the packet's own begins at 0 and is what the rules before made of it.
 func (o op) volatile(proto uint8) bool {
 	switch o {
-	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText, opHashlimit, opRecent, opConnlimit:
+	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText, opHashlimit, opRecent, opConnlimit,
+		opSPI, opAuth, opFrag, opHeaders, opOptions, opMobility, opU32, opTime, opQuota, opBytes, opLabel, opChunks:
 		return true
 	case opHeader, opMulti, opSport, opDport:
 		return !keyed(proto)
@@ -99,7 +113,7 @@ func (o op) volatile(proto uint8) bool {
 // time: what stands before it must be asked before, and what stands behind it only if it holds.
 func (o op) effect() bool {
 	switch o {
-	case opLimit, opNth, opRandom, opOption, opMSS:
+	case opLimit, opNth, opRandom, opOption, opMSS, opQuota, opLabel:
 		return true
 	}
 	return false
@@ -107,7 +121,13 @@ func (o op) effect() bool {
 
 // hot says that the condition may find a header malformed and drop the packet on the spot: what stands behind it must not
 // be asked before.
-func (o op) hot() bool { return o == opOption || o == opMSS }
+func (o op) hot() bool {
+	switch o {
+	case opOption, opMSS, opSPI, opAuth, opFrag, opOptions, opMobility, opChunks:
+		return true
+	}
+	return false
+}
 
 // keyed says that a flow key of the protocol holds what stands in the transport header's first bytes (ports, or type
 // and identifier), and that connection tracking refuses packets whose header is short: then these are alike for all
@@ -235,6 +255,32 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		default:
 			ok = uint32(n) == q.a
 		}
+	case opSPI:
+		return spi(q, p)
+	case opAuth:
+		return g.spis[q.a].auth(p)
+	case opFrag:
+		return g.frags[q.a].test(p)
+	case opHeaders:
+		return g.headers[q.a].test(p)
+	case opOptions:
+		return g.options[q.a].test(p)
+	case opMobility:
+		return mobility(q, p)
+	case opU32:
+		return answer(g.u32s[q.a].test(p.Frame[p.L3:p.End]))
+	case opTime:
+		return answer(g.times[q.a].test(c.Wall))
+	case opQuota:
+		ok = g.quotas[q.a].take(uint64(p.End - p.L3))
+	case opBytes:
+		return answer(g.bytes[q.a].test(c))
+	case opHelper:
+		return answer(g.helpers[q.a].test(c))
+	case opLabel:
+		return label(q, c)
+	case opChunks:
+		return g.chunks[q.a].test(p)
 	case opLimit:
 		ok = g.buckets[q.a].take(c.Now)
 	case opHashlimit:

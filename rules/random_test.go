@@ -24,7 +24,8 @@ func version(fam Family) int {
 // packet makes one packet of a flow, with its connection.
 func (g generator) packet(f rulestest.Flow) (*packet.Packet, *Context) {
 	p, c := g.Packet(f)
-	return p, &Context{State: State(c.State), Dir: Dir(c.Dir), Status: c.Status, Expires: c.Expires, Mark: c.Mark, ConnMark: c.ConnMark}
+	return p, &Context{State: State(c.State), Dir: Dir(c.Dir), Status: c.Status, Expires: c.Expires, Mark: c.Mark, ConnMark: c.ConnMark,
+		Counted: c.Counted, Packets: c.Packets, Bytes: c.Bytes, Helper: c.Helper, Labels: c.Labels, Wall: c.Wall}
 }
 
 // compare judges a packet by both and fails when they differ in anything.
@@ -44,7 +45,7 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	after := make([]Counter, m.rs.Counters())
 	m.Counters(after)
 	v := l.judge(q, &d)
-	if c.Mark != d.Mark || c.ConnMark != d.ConnMark || string(p.Frame) != string(q.Frame) {
+	if c.Mark != d.Mark || c.ConnMark != d.ConnMark || c.Labels != d.Labels || string(p.Frame) != string(q.Frame) {
 		t.Fatalf("marks %#x, %#x, want %#x, %#x; frame\n%x, want\n%x", c.Mark, c.ConnMark, d.Mark, d.ConnMark, p.Frame, q.Frame)
 	}
 	want := make([]uint64, m.rs.Counters())
@@ -74,7 +75,7 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	}
 	turns := 0 // are not taken by Explain
 	for k := range m.rs.prog {
-		turns += len(m.rs.prog[k].counters) + len(m.rs.prog[k].hashes) + len(m.rs.prog[k].recents)
+		turns += len(m.rs.prog[k].counters) + len(m.rs.prog[k].hashes) + len(m.rs.prog[k].recents) + len(m.rs.prog[k].quotas)
 	}
 	for _, x := range c.Taken {
 		m.rs.Release(x)
@@ -122,7 +123,7 @@ func TestRandom(t *testing.T) {
 	if testing.Short() {
 		sets = 50
 	}
-	opt := Options{InsideName: "eth0", OutsideName: "eth1", Clock: true}
+	opt := Options{InsideName: "eth0", OutsideName: "eth1", Wall: true, Counts: true, Clock: true}
 	cached := 0
 	var asked [3]int
 	for seed := range sets {

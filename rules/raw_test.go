@@ -172,7 +172,7 @@ func TestRandomRaw(t *testing.T) {
 	if testing.Short() {
 		sets = 30
 	}
-	opt := Options{InsideName: "eth0", OutsideName: "eth1", Clock: true}
+	opt := Options{InsideName: "eth0", OutsideName: "eth1", Clock: true, Wall: true, Counts: true}
 	given := 0
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]

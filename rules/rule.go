@@ -343,9 +343,11 @@ func (rp *ruleParser) finish() {
 				rp.fail(l.col, "-m "+l.mod.name, strings.Join(names, " or ")+" with -m "+l.mod.name, "")
 			}
 		}
-		if !l.target {
-			rp.restrict(l.mod.family, l.col, "-m "+l.mod.name)
+		flag := "-m "
+		if l.target {
+			flag = "-j "
 		}
+		rp.restrict(l.mod.family, l.col, flag+l.mod.name)
 		if l.mod.finish != nil && !rp.failed {
 			l.mod.finish(rp, l)
 		}
@@ -705,11 +707,8 @@ func (rp *ruleParser) setMatch(a token) {
 
 // otherMatches are modules of iptables that are refused, with the reason.
 var otherMatches = map[string]string{
-	"connbytes": "not supported", "set": "not supported",
-	"string": "not supported", "u32": "not supported", "time": "not supported", "tcpmss": "not supported", "helper": "not supported",
-	"ah": "not supported", "esp": "not supported", "frag": "not supported: datagrams are judged whole", "ipv6header": "not supported",
-	"quota": "not supported", "bpf": "not supported", "ipcomp": "not supported", "mh": "not supported", "dst": "not supported", "hbh": "not supported",
-	"eui64": "not supported", "ipvs": "not supported", "nfacct": "not supported", "rateest": "not supported", "connlabel": "not supported",
+	"set": "not supported", "bpf": "not supported", "ipcomp": "not supported",
+	"eui64": "not supported", "ipvs": "not supported", "nfacct": "not supported", "rateest": "not supported",
 	"cluster": "not supported", "osf": "not supported", "l2tp": "not supported",
 	"owner": "no packet of the wire has a local process", "socket": "there are no local sockets here", "cgroup": "no packet of the wire has a local process",
 	"rpfilter": "a transparent wire has no routes", "realm": "a transparent wire has no routes", "policy": "a transparent wire does no IPsec",

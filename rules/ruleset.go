@@ -24,6 +24,9 @@ type Options struct {
 
 	// What the caller can do. Without, a rule that asks for it is an error (Clock), or does less, with a warning.
 	Clock   bool // it sets Context.Now: -m limit
+	Wall    bool // it sets Context.Wall: -m time
+	Counts  bool // connections are counted: -m connbytes
+	Clamps  bool // it sets Context.MTU: -j TCPMSS --clamp-mss-to-pmtu
 	Rejects bool // it answers packets for which Reject is not RejectNone: -j REJECT
 	Logs    bool // it passes on what Matcher.Logged tells: -j LOG, -j NFLOG
 }
@@ -88,12 +91,17 @@ const (
 	NeedMark // the rules look at the packet's mark; see Context.Mark
 	NeedConnMark
 	NeedNow
+	NeedCounts
+	NeedHelper
+	NeedLabels
+	NeedWall
+	WritesLabels   // not a need: rules may change Context.Labels
 	WritesConnMark // not a need: rules may change Context.ConnMark
 	NeedTickets    // Held, Taken and Status, and that who has them calls Release
 )
 
 // Context is what the packet's connection adds to the packet. Match keeps nothing of it. It writes Mark and ConnMark as
-// the rules do; what then is in ConnMark is the connection's from then on, whatever the verdict, unless the packet would
+// the rules do, and Labels; what then is in ConnMark and Labels is the connection's from then on, whatever the verdict, unless the packet would
 // have begun the connection and is dropped.
 type Context struct {
 	State   State
@@ -101,10 +109,16 @@ type Context struct {
 	Status  uint32 // NeedStatus; Status… bits
 	Expires uint32 // NeedExpires; seconds until the connection would expire
 
-	Mark     uint32 // of the packet: 0, or Early.Mark
-	ConnMark uint32 // NeedConnMark; of the connection
-	MTU      uint32 // the lesser of both ports', for -j TCPMSS --clamp-mss-to-pmtu; 0 when it is not known: nothing is clamped
-	Now      int64  // NeedNow; nanoseconds since some origin, the same for all matchers of a rule set; may wrap
+	Mark     uint32    // of the packet: 0, or Early.Mark
+	ConnMark uint32    // NeedConnMark; of the connection
+	Counted  bool      // NeedCounts; the connection's packets are counted: Packets and Bytes are valid
+	Packets  [2]uint64 // NeedCounts; by direction, with the packet at hand
+	Bytes    [2]uint64 // NeedCounts; likewise
+	Helper   string    // NeedHelper; of the connection that announced this one; "" for none
+	Labels   [2]uint64 // NeedLabels; bit n%64 of element n/64 is label n
+	Wall     int64     // NeedWall; seconds since 1970-01-01T00:00:00Z
+	MTU      uint32    // the lesser of both ports', for -j TCPMSS --clamp-mss-to-pmtu; 0 when it is not known: nothing is clamped
+	Now      int64     // NeedNow; nanoseconds since some origin, the same for all matchers of a rule set; may wrap
 
 	// NeedTickets: what the connection is counted by (-m connlimit), and room for MaxTickets, to which Match appends what it is
 	// counted by from now on. The caller ties these to the connection, or hands them back to Ruleset.Release.
@@ -217,6 +231,17 @@ type program struct {
 	recents                   []recentRule
 	conns                     []*connCounts
 	connRules                 []RuleID // that conns belong to
+	quotas                    []*quota // shared by all matchers
+	quotaRules                []RuleID
+	spis                      []SPIMatch
+	frags                     []FragMatch
+	headers                   []HeadersMatch
+	options                   []OptionsMatch
+	u32s                      []U32Match
+	times                     []TimeMatch
+	bytes                     []ByteMatch
+	helpers                   []HelperMatch
+	chunks                    []ChunkMatch
 	effects                   []effect
 	strips                    [][8]uint32 // sets of TCP options, by kind
 	policy                    Verdict

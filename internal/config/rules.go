@@ -69,6 +69,7 @@ func (c *Config) compile() (*rules.Ruleset, error) {
 func (c *Config) RuleOptions() rules.Options {
 	return rules.Options{
 		InsideName: c.Inside, OutsideName: c.Outside, Clock: true, Rejects: true, Logs: true, Timeouts: c.tracking.TimeoutPolicies(),
+		Wall: true, Clamps: true, Counts: c.tracking.Counts(),
 		RecentList: uint32(c.RecentList), RecentTimes: uint32(c.RecentTimes),
 		Connections: c.Limit(8 << 30), // without a maximum in the settings that of any machine with more than 4 GiB
 	}

@@ -13,6 +13,7 @@ import (
 	"corewire/conntrack"
 	"corewire/dataplane"
 	"corewire/internal/config"
+	"corewire/internal/packet"
 	"corewire/ring"
 	"corewire/rules"
 )
@@ -98,6 +99,8 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 	}
 	if l != nil {
 		setup.Beat = l.Beat
+		ports := l.Report().Port
+		setup.MTU = min(ports[packet.Inside].MTU, ports[packet.Outside].MTU)
 	}
 	if f.engine, err = dataplane.New(setup); err != nil {
 		return nil, errors.Join(err, f.logbook.close())

@@ -95,6 +95,8 @@ func Open(c Config) (*Replay, error) {
 	e := c.Engine
 	e.Wires, e.Secret, e.Burst, e.Spin, e.CPUs, e.Record = []ring.Wire{r.wire}, fixedSecret(), 1, 0, nil, true
 	e.Clock = func() int64 { return int64(r.now) }
+	e.Wall = func() time.Time { return r.base.Add(r.now) }
+	e.MTU = 1500 // Ethernet's: a capture does not tell that of the ports
 	r.engine, err = dataplane.New(e)
 	if err != nil {
 		return nil, errors.Join(err, capture.Close())

@@ -18,6 +18,11 @@ const (
 type Connection struct {
 	State, Dir                      uint8
 	Status, Expires, Mark, ConnMark uint32
+	Counted                         bool
+	Packets, Bytes                  [2]uint64
+	Helper                          string
+	Labels                          [2]uint64
+	Wall                            int64
 }
 
 // Flow is what the packets of one connection and direction have in common.
@@ -32,11 +37,12 @@ type Flow struct {
 // Flow returns a flow of an IP version, 4 or 6.
 func (g Generator) Flow(version int) Flow {
 	f := Flow{
-		Src:        netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
-		Dst:        netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
-		Proto:      []int{6, 6, 6, 17, 17, 1, 132, 136, 33, 47}[g.IntN(10)],
-		In:         packet.Port(g.IntN(2)),
-		Connection: Connection{State: uint8(g.IntN(states)), Dir: uint8(g.IntN(2)), Mark: uint32(g.IntN(2)), ConnMark: uint32(g.IntN(4))},
+		Src:   netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
+		Dst:   netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
+		Proto: []int{6, 6, 6, 17, 17, 1, 132, 136, 33, 47}[g.IntN(10)],
+		In:    packet.Port(g.IntN(2)),
+		Connection: Connection{State: uint8(g.IntN(states)), Dir: uint8(g.IntN(2)), Mark: uint32(g.IntN(2)), ConnMark: uint32(g.IntN(4)),
+			Helper: g.Pick("", "ftp", "sip"), Labels: [2]uint64{uint64(g.IntN(2)) << 1, uint64(g.IntN(2))}},
 	}
 	if f.Proto == 1 {
 		f.Type, f.Code = []uint8{8, 0, 13, 3, 11}[g.IntN(5)], uint8(g.IntN(2))
@@ -105,7 +111,11 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 	case f.Proto == 136:
 		b = packettest.NewUDPLite(f.Src, f.Dst, opts...)
 	case f.Proto == 132:
-		b = packettest.NewSCTP(f.Src, f.Dst, 1, nil, opts...)
+		var chunks []byte
+		for i := 0; g.Side == Twin && i < g.IntN(5); i++ {
+			chunks = append(chunks, []byte{0, 1, 3, 6, 9}[g.IntN(5)], byte(g.IntN(4)), 0, byte(g.IntN(6)), 1, 2, 3, 4)
+		}
+		b = packettest.NewSCTP(f.Src, f.Dst, 1, chunks, opts...)
 	case f.Proto == 33:
 		b = packettest.NewDCCP(netip.AddrPortFrom(src, uint16(g.Port())), f.Dst, 0, opts...)
 	case f.Proto == 1:
@@ -125,6 +135,11 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 	p := &packet.Packet{Frame: b, In: f.In}
 	packet.Parse(p)
 	c := f.Connection
+	c.Counted, c.Wall = !g.one(4), 1767225600+int64(g.IntN(400*86400))
+	for d := range 2 {
+		c.Packets[d] = uint64(g.IntN(20))
+		c.Bytes[d] = c.Packets[d] * uint64(40+g.IntN(60))
+	}
 	c.Status, c.Expires = uint32(g.IntN(16)), uint32(g.IntN(120))
 	return p, c
 }

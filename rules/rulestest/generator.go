@@ -293,6 +293,9 @@ func (g Generator) transport(version int) string {
 		b.WriteString(" " + g.Not() + "-p " + g.Pick("tcp", "udp", "47", "sctp", "dccp", "udplite", "esp", "ah", icmp))
 	case 5:
 		b.WriteString(" -p sctp -m sctp " + g.Not() + g.Pick("--dport ", "--sport ") + g.Ports())
+		if g.Side == Twin && g.one(2) {
+			b.WriteString(" " + g.Not() + "--chunk-types " + g.Pick("all ", "any ", "only ") + g.Pick("DATA", "INIT,DATA:B", "SACK,ABORT", "ALL", "NONE", "DATA:bE,ERROR"))
+		}
 	case 6:
 		if g.one(2) {
 			b.WriteString(" -p tcp -m ecn " + g.Not() + g.Pick("--ecn-tcp-cwr", "--ecn-tcp-ece"))
@@ -357,6 +360,10 @@ func (g Generator) odd(version int, early bool) string {
 	ttl := " -m ttl " + g.Pick("--ttl-eq 64", "! --ttl-eq 9", "--ttl-lt 100", "--ttl-gt 200")
 	if version == 6 {
 		if g.one(8) {
+			if g.Side == Twin && g.one(2) {
+				return g.Pick(" -m ipv6header "+g.Not()+"--header "+g.Pick("prot", "hop,prot", "route,prot", "hop,route,prot", "hop --soft", "route,hop --soft", "esp"),
+					" -m hbh"+g.Pick("", " --hbh-len 8", " ! --hbh-len 8", " --hbh-opts 1:4", " --hbh-opts 1", " --hbh-opts 5:2,1"), " -m dst --dst-len 8", " -m frag --fragmore", " -m ah --ahspi 0:9")
+			}
 			return " -m rt " + g.Pick("--rt-type 0", "--rt-type 0 --rt-0-res", "! --rt-type 0", "--rt-segsleft 1", "--rt-len 24", "! --rt-len 8 ! --rt-segsleft 0:1")
 		}
 		ttl = strings.ReplaceAll(ttl, "ttl", "hl")
@@ -382,10 +389,19 @@ func (g Generator) odd(version int, early bool) string {
 			" -m statistic --mode nth "+g.Not()+"--every 2 --packet "+g.Pick("0", "1")+" -m conntrack --ctstate "+g.States())
 	}
 	if g.Side == Twin {
+		list = append(list, " -m u32 "+g.Not()+"--u32 "+g.Pick(`"6&0xff=6,17"`, `"0>>22&0x3c@0>>16=0:1024"`, `"0>>22&0x3c@12>>26&0x3c@0=1:0xffffffff"`, `"12=0x0a000000:0x0a01ffff&&2&0xffff=40:60"`, `"40=1"`))
+		if !early {
+			list = append(list, " -m helper "+g.Not()+"--helper "+g.Pick("ftp", "ftp-2121", "sip", `""`),
+				" -m connlabel "+g.Not()+"--label "+g.Pick("1", "1 --set", "64", "64 --set"))
+		}
 		if g.Memory {
-			list = append(list, g.memory(), g.memory())
+			list = append(list, g.memory(), g.memory(),
+				" -m time "+g.Pick("--timestart 06:00 --timestop 12:00", "--timestart 20:00 --timestop 06:00 --contiguous --weekdays Mon,Thu", "--timestart 20:00 --timestop 06:00 --weekdays Mon,Thu",
+					"! --monthdays 1,31", "--datestart 2026-03-01 --datestop 2026-09-01T12"),
+				" -m quota "+g.Not()+"--quota "+g.Pick("0", "100", "1500"))
 		}
 		if g.Memory && !early {
+			list = append(list, " -m connbytes "+g.Not()+"--connbytes "+g.Pick("10", "5:1000", "60:100")+" --connbytes-mode "+g.Pick("packets", "bytes", "avgpkt")+" --connbytes-dir "+g.Pick("original", "reply", "both"))
 			list = append(list, " -m connlimit "+g.Pick("--connlimit-above 0", "--connlimit-upto 1", "! --connlimit-upto 0 --connlimit-daddr", "--connlimit-above 3 --connlimit-mask 9"))
 		}
 		list = append(list, " -m vlan "+g.Not()+"--vlan-id "+g.Pick("0", "1", "1:2"),
