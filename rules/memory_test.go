@@ -34,7 +34,7 @@ func (r *memoryRig) compile(text string) *Ruleset {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	rs, err := Compile([]*File{f}, Options{Clock: true})
+	rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestMemoryBounds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = Compile([]*File{f}, Options{Clock: true}); err == nil || !strings.Contains(err.Error(), "in all") {
+		if _, err = Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true}); err == nil || !strings.Contains(err.Error(), "in all") {
 			t.Errorf("%v", err)
 		}
 	}
@@ -255,7 +255,7 @@ func TestMemoryBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Compile([]*File{f}, Options{Clock: true, RecentList: 1 << 20}); err == nil || !strings.Contains(err.Error(), "a list of at most") {
+	if _, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true, RecentList: 1 << 20}); err == nil || !strings.Contains(err.Error(), "a list of at most") {
 		t.Errorf("%v", err)
 	}
 }
@@ -277,7 +277,7 @@ func BenchmarkMemory(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			rs, err := Compile([]*File{f}, Options{Clock: true})
+			rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
 			if err != nil {
 				b.Fatal(err)
 			}
