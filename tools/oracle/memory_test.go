@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -233,14 +236,58 @@ func TestMemory(t *testing.T) {
 				if set%3 == 2 {
 					hosts = 300 // more than a list holds
 				}
-				s, err := newComparison(t, memoryConfig(t, text)).run("memory", memoryFrames(g, 24, 4, 600, hosts, v6))
+				both := newComparison(t, memoryConfig(t, text))
+				s, err := both.run("memory", memoryFrames(g, 24, 4, 600, hosts, v6))
 				if err == nil && len(s.Differences) > 0 {
 					t.Log(text)
 				}
 				report(t, s, err)
+				compareLists(t, both)
 			})
 		}
 	}
+}
+
+// compareLists compares the lists of recent addresses at the end: the addresses, their TTLs, how many times each has and which is
+// the oldest. Which file of /proc belongs to which list its name says.
+func compareLists(t *testing.T, c *comparison) {
+	t.Helper()
+	shape := regexp.MustCompile(`^src=(\S+) ttl: (\d+) last_seen: \d+ oldest_pkt: (\d+)(.*)$`)
+	read := func(line string) string {
+		m := shape.FindStringSubmatch(line)
+		if m == nil {
+			t.Fatalf("not a line of a list: %q", line)
+		}
+		return fmt.Sprintf("%s ttl %s place %s of %d times", m[1], m[2], m[3], strings.Count(m[4], ",")+1)
+	}
+	total := 0
+	err := c.corewire.engine.Recall(context.Background(), func(rs *rules.Ruleset, _ int64) error {
+		for _, name := range rs.RecentLists() {
+			var got, want []string
+			rs.RecentEntries(name, func(e rules.RecentEntry) { got = append(got, read(string(e.AppendLine(nil)))) })
+			err := c.kernel.do(func() error {
+				b, err := os.ReadFile("/proc/thread-self/net/xt_recent/" + name)
+				for line := range strings.Lines(string(b)) {
+					want = append(want, read(strings.TrimSpace(line)))
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("list %s has\n%s\nthe kernel's\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			total += len(got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d addresses in lists alike", total)
 }
 
 // connlimitFrames are TCP connections from few addresses to few ports, opened, used, closed and reset, interleaved; each frame
