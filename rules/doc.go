@@ -19,12 +19,31 @@
 //	  -j CT --notrack, --zone, --helper, --timeout, NOTRACK   carried out; --ctevents and --expevents ignored with a warning
 //	  -j CT --zone-orig, --zone-reply, --zone mark            refused: a connection is in one zone, and has no mark yet
 //	  -o, -m state, -m conntrack, -m connmark, REJECT         refused: nothing of these is known before tracking
-//	tables mangle, security                                   ignored with a warning
+//	table mangle, PREROUTING, FORWARD, POSTROUTING            judged behind tracking; INPUT and OUTPUT are ignored
+//	table security, FORWARD                                   judged behind filter's FORWARD; INPUT and OUTPUT are ignored
 //	-m hashlimit, -m recent, -m connlimit                      one memory for all workers, kept over a reload; see below
 //	a match, option or target that is not known               an error with file, line, column, and the nearest name
 //	a target that needs what a wire does not have             an error with the reason
 //	-i and -o with a name that is neither port                a warning; the rule matches as if the packet used another interface
 //	-f                                                        never matches: datagrams are judged whole
+//
+// Every match and target that there is:
+//
+//	matches carried out   addrtype ah comment connbytes connlabel connlimit connmark conntrack dccp dscp dst ecn esp frag hashlimit
+//	                      hbh helper hl icmp icmp6 iprange ipv6header length limit mac mark mh multiport physdev pkttype quota
+//	                      recent rt sctp state statistic string tcp tcpmss time tos ttl u32 udp vlan
+//	matches refused       bpf cgroup cluster cpu devgroup eui64 ipcomp ipvs l2tp nfacct osf owner policy rateest realm rpfilter
+//	                      set socket, each with its reason (otherMatches)
+//	targets carried out   ACCEPT CONNMARK CT DROP DSCP ECN HL LOG MARK NFLOG NOTRACK REJECT RETURN TCPMSS TCPOPTSTRIP TOS TTL
+//	targets that count    AUDIT CHECKSUM CONNSECMARK SECMARK, with a warning
+//	targets refused       CLASSIFY DNAT MASQUERADE NETMAP NFQUEUE QUEUE REDIRECT SET SNAT TEE TPROXY TRACE ULOG, each with its
+//	                      reason (otherTargets)
+//
+// A packet's mark begins at 0. Another mark of a connection, from a rule or an operator, forgets the connection's cached
+// verdicts. A rule that changes the packet makes its verdict one that is not cached. Of a datagram that came as fragments,
+// a changed TTL, hop limit, TOS or traffic class is written into every fragment; what is changed of its transport header
+// is seen by later rules, and not sent. Two differences to Linux: --clamp-mss-to-pmtu takes the lesser MTU of the two ports,
+// for there are no routes, and -j TCPMSS keeps the checksum right also where the option stands at an odd offset.
 //
 // # Order and counting
 //

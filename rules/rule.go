@@ -707,10 +707,11 @@ func (rp *ruleParser) setMatch(a token) {
 
 // otherMatches are modules of iptables that are refused, with the reason.
 var otherMatches = map[string]string{
-	"set": "not supported", "bpf": "not supported", "ipcomp": "not supported",
-	"eui64": "not supported", "ipvs": "not supported", "nfacct": "not supported", "rateest": "not supported",
-	"cluster": "not supported", "osf": "not supported", "l2tp": "not supported",
-	"owner": "no packet of the wire has a local process", "socket": "there are no local sockets here", "cgroup": "no packet of the wire has a local process",
+	"set": "there are no sets in a rule file yet", "bpf": "programs are not run on packets here", "ipcomp": "there is no match for it here",
+	"eui64": "there is no match for it here", "l2tp": "there is no match for it here", "osf": "there are no fingerprints here",
+	"ipvs": "there are no virtual servers here", "nfacct": "rules have counters of their own", "rateest": "there are no rate estimators here",
+	"cluster": "a wire is no member of a cluster of hosts with one address",
+	"owner":   "no packet of the wire has a local process", "socket": "there are no local sockets here", "cgroup": "no packet of the wire has a local process",
 	"rpfilter": "a transparent wire has no routes", "realm": "a transparent wire has no routes", "policy": "a transparent wire does no IPsec",
 	"cpu": "which worker judges a packet must not matter", "devgroup": "the ports have no group",
 }
@@ -781,9 +782,8 @@ var otherTargets = map[string]string{
 	"MASQUERADE": "a transparent wire does not translate addresses", "REDIRECT": "a transparent wire does not translate addresses",
 	"NETMAP": "a transparent wire does not translate addresses", "CLASSIFY": "there are no traffic classes here",
 	"TPROXY": "there are no local sockets here",
-	"SET":    "not supported yet", "ULOG": "removed from Linux; use NFLOG", "TEE": "not supported",
-
-	"TRACE": "not supported",
+	"SET":    "there are no sets in a rule file yet", "ULOG": "removed from Linux; use NFLOG", "TEE": "a wire has no route to a third host; use NFLOG",
+	"TRACE": "there is no trace in a log; corewire explain tells it",
 }
 
 // setCounters reads -c in its two forms, "-c packets bytes" and "-c packets,bytes".
