@@ -186,10 +186,7 @@ func (g *program) box(n int) wide {
 	if g.v6 {
 		return g.wide[n]
 	}
-	x := &g.narrow[n]
-	w := wide{sport: x.sport, sportSpan: x.sportSpan, dport: x.dport, dportSpan: x.dportSpan, proto: x.proto, protoMask: x.protoMask, allow: x.allow, rule: x.rule}
-	w.src.Lo, w.srcMask.Lo, w.dst.Lo, w.dstMask.Lo = uint64(x.src), uint64(x.srcMask), uint64(x.dst), uint64(x.dstMask)
-	return w
+	return g.narrow[n].wide()
 }
 
 // holder returns the rank of the first final rule of the chain, before rank, one of whose boxes holds box x whole, or none.

@@ -598,19 +598,14 @@ func (g *program) appendEntry(x *box) {
 	if r := &g.rules[rule]; r.rest > 0 {
 		rule |= more
 	}
-	s, d := x.port[0], x.port[1]
+	w := x.wide()
+	w.rule = rule
+	w.allow |= uint16(g.rules[x.rule].verb) << verbShift
 	if g.v6 {
-		w := x.wide()
-		w.rule = rule
-		w.allow |= uint16(g.rules[x.rule].verb) << verbShift
 		g.wide = append(g.wide, w)
 		return
 	}
-	g.narrow = append(g.narrow, narrow{
-		src: x.val[3], srcMask: x.mask[3], dst: x.val[7], dstMask: x.mask[7],
-		sport: s.Lo, sportSpan: s.Hi - s.Lo, dport: d.Lo, dportSpan: d.Hi - d.Lo,
-		proto: x.proto, protoMask: x.protoMask, allow: x.allow | uint16(g.rules[x.rule].verb)<<verbShift, rule: rule,
-	})
+	g.narrow = append(g.narrow, newNarrow(&w))
 }
 
 func addrOf(w []uint32) packet.Addr {

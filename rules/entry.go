@@ -62,18 +62,70 @@ func (h *header) fill(p *packet.Packet, c *Context) {
 // more is set in an entry's rule when the rule has conditions that the entry does not hold.
 const more = 1 << 31
 
-// narrow is what a rule asks of an IPv4 packet, as far as it can be compared with a header: 32 bytes.
-type narrow struct {
-	src, srcMask     uint32
-	dst, dstMask     uint32
-	sport, sportSpan uint16 // sport to sport+sportSpan
-	dport, dportSpan uint16
-	proto, protoMask uint8
-	allow            uint16 // a bit for each state and port, see allowBit
-	rule             uint32 // index in program.rules, which is the rank; with more
+// narrow is what a rule asks of an IPv4 packet, as far as it can be compared with a header: 32 bytes, in four words that are
+// compared whole.
+//
+//	addr, mask   source:32 | destination:32
+//	ports        span:16 | lowest:16 of the destination port | the same of the source port:32
+//	meta         rule:32 | allow:16 | protoMask:8 | proto:8
+//
+// A port p agrees when p-lowest, modulo 2^16, is at most span. rule is the index in program.rules, which is the rank; with
+// more. allow has a bit for each state and port, see allowBit, and the verb.
+type narrow struct{ addr, mask, ports, meta uint64 }
+
+// Lanes of a word that holds two ports: the ports, and the bit above each that a subtraction borrows from.
+const (
+	portLanes  = 0x0000ffff0000ffff
+	portBorrow = 0x0001000000010000
+)
+
+// probe is an IPv4 header as narrow is compared with it.
+type probe struct {
+	addr, ports, proto uint64
+	bit                uint8 // of narrow.meta
 }
 
-// wide is the same for IPv6: 80 bytes.
+func (h *header) probe() probe {
+	return probe{
+		addr:  uint64(h.w[wordSrc+3])<<32 | uint64(h.w[wordDst+3]),
+		ports: uint64(h.w[wordDport])<<32 | uint64(h.w[wordSport]) | portBorrow,
+		proto: uint64(h.w[wordProto]),
+		bit:   16 + h.allow&15,
+	}
+}
+
+// off is zero when the entry agrees with the header. There are no branches in it.
+func (x *narrow) off(h *probe) uint64 {
+	lowest, span := x.ports&portLanes, x.ports>>16&portLanes
+	past := (h.ports - lowest) & portLanes
+	m := x.meta
+	return (h.addr^x.addr)&x.mask | ^((span|portBorrow)-past)&portBorrow | (h.proto^m)&(m>>8)&0xff | ^(m>>(h.bit&63))&1
+}
+
+// newNarrow packs an entry; of its addresses only the last word counts.
+func newNarrow(x *wide) narrow {
+	return narrow{
+		addr:  uint64(uint32(x.src.Lo))<<32 | uint64(uint32(x.dst.Lo)),
+		mask:  uint64(uint32(x.srcMask.Lo))<<32 | uint64(uint32(x.dstMask.Lo)),
+		ports: uint64(x.dportSpan)<<48 | uint64(x.dport)<<32 | uint64(x.sportSpan)<<16 | uint64(x.sport),
+		meta:  uint64(x.rule)<<32 | uint64(x.allow)<<16 | uint64(x.protoMask)<<8 | uint64(x.proto),
+	}
+}
+
+// wide unpacks it.
+func (x *narrow) wide() wide {
+	w := wide{
+		sport: uint16(x.ports), sportSpan: uint16(x.ports >> 16), dport: uint16(x.ports >> 32), dportSpan: uint16(x.ports >> 48),
+		proto: uint8(x.meta), protoMask: uint8(x.meta >> 8), allow: x.allow(), rule: x.rule(),
+	}
+	w.src.Lo, w.srcMask.Lo, w.dst.Lo, w.dstMask.Lo = x.addr>>32, x.mask>>32, x.addr&(1<<32-1), x.mask&(1<<32-1)
+	return w
+}
+
+func (x *narrow) rule() uint32  { return uint32(x.meta >> 32) }
+func (x *narrow) allow() uint16 { return uint16(x.meta >> 16) }
+
+// wide is what a rule asks of an IPv6 packet: 80 bytes.
 type wide struct {
 	src, srcMask     packet.Addr
 	dst, dstMask     packet.Addr
@@ -93,19 +145,13 @@ const verbShift = 12
 // scanNarrow moves a cursor to the next place whose entry agrees with the header and whose rank is at least from. The
 // comparisons are put together without branches: only the outcome of the whole entry is one.
 func (g *program) scanNarrow(h *header, k *cursor, from uint32) {
-	src, dst := h.w[wordSrc+3], h.w[wordDst+3]
-	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
-	proto, bit := uint8(h.w[wordProto]), h.allow&15
+	q := h.probe()
 	k.ready = true
 	for i, n := range g.places[k.at:k.end] {
 		x := &g.narrow[n]
-		off := (src^x.src)&x.srcMask | (dst^x.dst)&x.dstMask | uint32((proto^x.proto)&x.protoMask)
-		off |= (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
-		off |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
-		off |= ^(uint32(x.allow) >> bit) & 1
-		if off == 0 && x.rule&^more >= from {
+		if rule := x.rule(); x.off(&q) == 0 && rule&^more >= from {
 			k.at += uint32(i)
-			k.rank, k.verb, k.more = x.rule&^more, Verb(x.allow>>verbShift), x.rule >= more
+			k.rank, k.verb, k.more = rule&^more, Verb(x.allow()>>verbShift), rule >= more
 			return
 		}
 	}
@@ -147,10 +193,10 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 			x = g.wide[at]
 		} else {
 			n := &g.narrow[at]
-			x = wide{proto: n.proto, protoMask: n.protoMask, allow: n.allow, rule: n.rule}
-			if (h.w[wordSrc+3]^n.src)&n.srcMask|(h.w[wordDst+3]^n.dst)&n.dstMask != 0 {
+			if q := h.probe(); (q.addr^n.addr)&n.mask != 0 {
 				continue
 			}
+			x = n.wide()
 		}
 		if x.isDead() {
 			continue

@@ -20,35 +20,26 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 	if g.v6 {
 		return g.firstWide(h, leaves[:len(trees)])
 	}
-	src, dst := h.w[wordSrc+3], h.w[wordDst+3]
-	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
-	proto, bit := uint8(h.w[wordProto]), h.allow&15
+	q := h.probe()
 	places, list := g.places, g.narrow
-	best, entry := none, uint32(0)
+	best, found := none, uint64(0)
 	for _, s := range leaves[:len(trees)] {
 		at, end := s.run()
 		for _, n := range places[at:end] {
 			x := &list[n]
-			off := (src^x.src)&x.srcMask | (dst^x.dst)&x.dstMask | uint32((proto^x.proto)&x.protoMask)
-			off |= (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
-			off |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
-			off |= ^(uint32(x.allow) >> bit) & 1
-			if r := x.rule &^ more; off == 0 || r >= best {
+			r := x.rule() &^ more
+			if off := x.off(&q); off == 0 || r >= best {
 				if r < best {
-					best, entry = r, n
+					best, found = r, x.meta
 				}
 				break
 			}
 		}
 	}
-	if best == none {
-		return none, VerbNone
-	}
-	x := &list[entry]
-	if x.rule >= more {
+	if found>>32 >= more { // and when none was found, found is 0
 		return best, VerbNone
 	}
-	return best, Verb(x.allow >> verbShift)
+	return best, Verb(found >> (16 + verbShift) & 15)
 }
 
 // firstWide is the end of first for IPv6.

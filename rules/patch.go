@@ -336,15 +336,15 @@ type entry[E any] interface {
 // with nothing; scanShort, which looks at allow last, asks for it.
 const deadVerb = 15
 
-func (x narrow) ranked() uint32 { return x.rule &^ more }
+func (x narrow) ranked() uint32 { return x.rule() &^ more }
 func (x wide) ranked() uint32   { return x.rule &^ more }
 
-func (x narrow) isDead() bool { return x.allow>>verbShift == deadVerb }
+func (x narrow) isDead() bool { return x.allow()>>verbShift == deadVerb }
 func (x wide) isDead() bool   { return x.allow>>verbShift == deadVerb }
 
 // killed: the rank is 0, the lowest that a run may be said to begin with (walk.enter), whatever comes and goes later.
 func (x narrow) killed() narrow {
-	x.allow, x.rule = deadVerb<<verbShift, 0
+	x.meta = x.meta&0xffff | deadVerb<<(16+verbShift)
 	return x
 }
 
@@ -354,7 +354,7 @@ func (x wide) killed() wide {
 }
 
 func (x narrow) moved(d uint32) narrow {
-	x.rule += d
+	x.meta += uint64(d) << 32
 	return x
 }
 
@@ -364,8 +364,10 @@ func (x wide) moved(d uint32) wide {
 }
 
 func (x narrow) meets(y narrow) bool {
-	return (x.src^y.src)&x.srcMask&y.srcMask|(x.dst^y.dst)&x.dstMask&y.dstMask|uint32((x.proto^y.proto)&x.protoMask&y.protoMask) == 0 &&
-		spansMeet(x.sport, x.sportSpan, y.sport, y.sportSpan) && spansMeet(x.dport, x.dportSpan, y.dport, y.dportSpan)
+	if (x.addr^y.addr)&x.mask&y.mask != 0 {
+		return false
+	}
+	return x.wide().meets(y.wide())
 }
 
 func (x wide) meets(y wide) bool {

@@ -289,7 +289,7 @@ func (g *program) rank(place uint32) uint32 {
 	if g.v6 {
 		return g.wide[at].rule &^ more
 	}
-	return g.narrow[at].rule &^ more
+	return g.narrow[at].rule() &^ more
 }
 
 // prefix is an address and its mask.

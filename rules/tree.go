@@ -51,15 +51,16 @@ type box struct {
 
 // Numbers of the builder. They were found by measuring the ClassBench sets: lookup time first, then memory.
 const (
-	leafSize    = 6   // a run this short is not cut further; shorter runs cost more nodes than they save comparisons
-	sampleSize  = 400 // boxes that a cut is judged by; more makes building slower and cuts hardly better
-	maxCutBits  = 12  // of one node: 4096 slots are 32 KiB; wider roots push everything else out of the first-level cache
-	maxCopies   = 200 // copies of one box in one tree before it is put into the next: fewer make the last trees' runs long
-	maxLevels   = 24  // levels of a tree; sets that need more are hostile
-	priceCopies = 0.7 // bits of selection that doubling the places must bring
-	priceSlots  = 0.5 // bits of selection that a slot for each box must bring
-	entryCost   = 1.3 // nanoseconds for a place of a run, half of which is walked
-	nodeCost    = 9.0 // nanoseconds for a step down
+	leafSize    = 6    // a run this short is not cut further; shorter runs cost more nodes than they save comparisons
+	sampleSize  = 100  // boxes that a cut is judged by; more makes building slower and cuts hardly better
+	maxCutBits  = 12   // of one node: 4096 slots are 32 KiB; wider roots push everything else out of the first-level cache
+	maxCopies   = 2000 // copies of one box in one tree before it is put into the next: fewer make the last trees' runs long
+	maxPlaces   = 16   // places of one tree for each of its boxes: rules with ranges in many words need up to 12, else long runs remain
+	maxLevels   = 24   // levels of a tree; sets that need more are hostile
+	priceCopies = 0.7  // bits of selection that doubling the places must bring
+	priceSlots  = 0.5  // bits of selection that a slot for each box must bring
+	entryCost   = 1.3  // nanoseconds for a place of a run, half of which is walked
+	nodeCost    = 9.0  // nanoseconds for a step down
 )
 
 // builder makes the trees of one program.
@@ -93,7 +94,7 @@ func (b *builder) trees() (first, n int) {
 		list := groups[k]
 		b.out = b.out[:0]
 		b.last = k == maxTrees-1
-		b.budget = 4*len(list) + 1024
+		b.budget = maxPlaces*len(list) + 1024
 		for _, i := range list {
 			b.boxes[i].copies = 0
 		}
