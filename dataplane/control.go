@@ -69,6 +69,9 @@ func (e *Engine) control(ctx context.Context, failed <-chan error) error {
 			return err
 		case now := <-t.C:
 			e.readWall()
+			if e.sets != nil {
+				e.sets.Maintain(e.Now())
+			}
 			var dropped uint64
 			for i, w := range e.workers {
 				dropped += w.full.Load()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"corewire/conntrack"
+	"corewire/internal/ipset"
 	"corewire/internal/packet"
 	"corewire/ring"
 	"corewire/rules"
@@ -63,8 +64,9 @@ const MaxBurst = 1024
 
 // Config is what an Engine is made of. Wires and Ruleset are required.
 type Config struct {
-	Wires   []ring.Wire    // one per worker, over one pool; the engine does not close them
-	Ruleset *rules.Ruleset // in force from the first frame
+	Wires   []ring.Wire     // one per worker, over one pool; the engine does not close them
+	Ruleset *rules.Ruleset  // in force from the first frame
+	Sets    *ipset.Registry // where the rule set's sets are; nil: its rules name none
 
 	Max      int                 // entries over all shards; 0: no bound, as in Linux
 	Buckets  int                 // buckets that the table keeps at least, over all shards; 0: it begins small
@@ -114,6 +116,7 @@ type Engine struct {
 	// writes it, as the time of day may be set.
 	wallOffset atomic.Int64
 	notify     func(Event)
+	sets       *ipset.Registry // nil for none
 	log        func([]Logged)
 	logged     []Logged // room for log
 	stop       atomic.Bool
@@ -189,6 +192,7 @@ func New(c Config) (*Engine, error) {
 		clock:    c.Clock,
 		origin:   c.Clock(),
 		wall:     c.Wall,
+		sets:     c.Sets,
 		notify:   c.Notify,
 		log:      c.Log,
 		done:     make(chan struct{}),
@@ -212,6 +216,9 @@ func New(c Config) (*Engine, error) {
 		e.workers = append(e.workers, w)
 	}
 	connect(e.workers, &c)
+	if err := e.hold(c.Ruleset); err != nil {
+		return nil, errors.Join(fmt.Errorf("new engine: %w", err), e.Close())
+	}
 	if e.log != nil {
 		e.logged = make([]Logged, 64)
 		for _, w := range e.workers {

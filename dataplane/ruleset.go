@@ -73,6 +73,9 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 	if from != rs {
 		rs.Adopt(from, s.Mapping)
 	}
+	if err := e.hold(rs); err != nil {
+		return err
+	}
 	e.mu.Lock()
 	e.epoch = e.epoch%maxEpoch + 1
 	epoch := e.epoch
@@ -103,6 +106,7 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 		}
 		old.Counters(counted) // nobody counts with it any more
 	}
+	e.release(from)
 	e.counted = s.Mapping.Apply(counted, rs.Counters())
 	for id, set := range s.Set {
 		if set {

@@ -33,6 +33,7 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 		return nil, err
 	}
 	c.rs.ways()
+	c.rs.moveSets()
 	if err := c.rs.CheckTimeouts(opt.Timeouts); err != nil {
 		return nil, err
 	}
@@ -754,6 +755,8 @@ func (c *compiler) match(m Match, add func(pred)) {
 		c.rs.needs |= NeedTickets | NeedStatus
 		add(pred{op: opConnlimit, not: !m.Above, a: uint32(len(c.cur.conns)), b: m.Limit})
 		c.cur.conns = append(c.cur.conns, c.conns(m))
+	case *SetMatch:
+		c.setMatch(m, add)
 	case *StringMatch:
 		add(pred{op: opText, not: m.Not, lo: m.From, hi: m.To, a: uint32(len(c.cur.texts))})
 		c.cur.texts = append(c.cur.texts, newText(m))

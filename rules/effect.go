@@ -24,6 +24,7 @@ const (
 	effectMSS                       // TCP's MSS at most value
 	effectClamp                     // TCP's MSS at most what the MTU has room for
 	effectStrip                     // TCP without the options strips[value]
+	effectSets                      // additions to sets, deletions and looks into them: setChanges[value]
 )
 
 // effect is an Effect as the matcher carries it out.
@@ -103,6 +104,10 @@ func (w *walk) change(e *effect, p *packet.Packet, c *Context) bool {
 			return false
 		}
 		return w.setMSS(p, uint16(min(c.MTU-headers, 65535)))
+	case effectSets:
+		if w.m != nil { // an explanation changes nothing
+			w.g.setChanges[e.value].carry(p, c)
+		}
 	case effectStrip:
 		return strip(p, &w.g.strips[e.value])
 	}

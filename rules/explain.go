@@ -19,7 +19,7 @@ var opNames = [...]string{
 	opLength: "length", opTTL: "TTL or hop limit", opTOS: "TOS or traffic class", opCWR: "ECN flags", opMark: "mark", opConnMark: "mark of the connection",
 	opMAC: "MAC address", opLink: "packet type", opRtType: "routing header's type", opRtSegs: "segments left", opRtLen: "routing header's length",
 	opRtReserved: "routing header's reserved bytes", opLimit: "limit", opNth: "turn", opRandom: "chance",
-	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority", opText: "text",
+	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority", opText: "text", opSet: "set",
 	opHashlimit: "rate of the address", opRecent: "list of recent addresses", opConnlimit: "connections of the address",
 	opSPI: "SPI", opAuth: "authentication header", opFrag: "fragment header", opHeaders: "extension headers", opOptions: "options of the header",
 	opMobility: "type of mobility header", opU32: "words", opTime: "time", opQuota: "quota", opBytes: "traffic of the connection",

@@ -438,7 +438,7 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 	list := w.g.preds[first : first+uint32(n)]
 	for k := range list {
 		q := &list[k]
-		if q.op.volatile(p.Proto) {
+		if q.op.volatile(p.Proto) || q.op == opSet && w.g.sets[q.a].volatile() {
 			w.cacheable = false
 		}
 		if q.n == 1 && q.op >= opDir && (c.State == Invalid || c.State == Untracked) {

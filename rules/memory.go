@@ -72,7 +72,7 @@ func (c *compiler) table(m *HashlimitMatch) *hashTable {
 // remembers says that a match uses a store that rules have in common, or that connections have tickets of.
 func remembers(m Match) bool {
 	switch m.(type) {
-	case *HashlimitMatch, *RecentMatch, *ConnlimitMatch:
+	case *HashlimitMatch, *RecentMatch, *ConnlimitMatch, *SetMatch:
 		return true
 	}
 	return false

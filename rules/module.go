@@ -98,7 +98,7 @@ var modules = []module{
 	portsModule("sctp", protoSCTP), portsModule("dccp", protoDCCP),
 	iprangeModule, markModule("mark"), markModule("connmark"), lengthModule, ttlModule("ttl", IPv4), ttlModule("hl", IPv6),
 	tosModule, dscpModule, ecnModule, addrtypeModule, macModule, pkttypeModule, physdevModule, limitModule, statisticModule, rtModule,
-	tcpmssModule, vlanModule, stringModule, hashlimitModule, recentModule, connlimitModule,
+	tcpmssModule, vlanModule, stringModule, setModule, hashlimitModule, recentModule, connlimitModule,
 	espModule, ahModule, fragModule, headersModule, optionsModule("hbh"), optionsModule("dst"), mobilityModule, u32Module, timeModule, bytesModule, quotaModule, helperModule, labelModule,
 }
 

@@ -68,6 +68,7 @@ const (
 	opHelper               // helpers[a]
 	opLabel                // label lo; hi 1: set it
 	opChunks               // chunks[a]
+	opSet                  // in sets[a]
 )
 
 // pred is one condition of a rule. All conditions of a rule must hold.
@@ -113,7 +114,7 @@ func (o op) volatile(proto uint8) bool {
 // time: what stands before it must be asked before, and what stands behind it only if it holds.
 func (o op) effect() bool {
 	switch o {
-	case opLimit, opNth, opRandom, opOption, opMSS, opQuota, opLabel:
+	case opLimit, opNth, opRandom, opOption, opMSS, opQuota, opLabel, opSet: // a set's element counts the packets that are looked up
 		return true
 	}
 	return false
@@ -283,6 +284,9 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		return g.chunks[q.a].test(p)
 	case opLimit:
 		ok = g.buckets[q.a].take(c.Now)
+	case opSet:
+		s := &g.sets[q.a]
+		ok = s.handle.Match(&s.query, p, tickOf(c.Now), c.Mark)
 	case opHashlimit:
 		o := g.hashes[q.a].take(p, c.Now, c.looking)
 		if o > yes {

@@ -3,6 +3,7 @@ package rules
 import (
 	"strconv"
 
+	"corewire/internal/ipset"
 	"corewire/internal/packet"
 )
 
@@ -13,6 +14,9 @@ type Options struct {
 	// Timeouts are the timeout policies that rules may name, with the number of the protocol that each is for; 0 for a
 	// policy of the protocols that connection tracking has no tracker for.
 	Timeouts map[string]uint8
+
+	// Sets are the sets that rules may name; nil for none.
+	Sets Sets
 
 	// RecentList is how many addresses a list of -m recent holds (ip_list_tot); 0: DefaultRecentList. RecentTimes is how many
 	// times of each it keeps at least (ip_pkt_list_tot); 0: as many as the rules' hit counts ask for, or 32.
@@ -46,7 +50,9 @@ type Ruleset struct {
 	memory      memory
 	needs       Needs
 	opt         Options
-	patches     int // changes of one rule since everything was compiled
+	sets        []*ipset.Handle // that the rules name
+	movedSets   []*ipset.Handle // that they add to or delete from
+	patches     int             // changes of one rule since everything was compiled
 }
 
 // RuleID names what decided a packet, or a counter: a rule (its index in Rules), or behind these the policy of an IP
@@ -210,20 +216,22 @@ func (rs *Ruleset) PolicyID(f Family) RuleID {
 // Each chain is a few trees over the same chain's rules, see tree.go; each tree leads a header to a short run of
 // places, in order of rank, whose entries are compared one by one. The rank of a rule is its index in rules.
 type program struct {
-	chains   []chain
-	names    map[string]uint32 // of the chains that packets come to
-	overlays []overlay         // of changes since the chains were compiled
-	rules    []rule
-	trees    []slot // the roots
-	slots    []slot
-	places   []uint32 // runs of entry numbers: the leaves
-	narrow   []narrow // entries of IPv4
-	wide     []wide   // entries of IPv6
-	preds    []pred   // conditions that entries do not hold
-	addrs    []prefix
-	ports    []PortRange
-	buckets  []*bucket  // shared by all matchers
-	counters []*counter // shared by all matchers
+	chains     []chain
+	names      map[string]uint32 // of the chains that packets come to
+	overlays   []overlay         // of changes since the chains were compiled
+	rules      []rule
+	trees      []slot // the roots
+	slots      []slot
+	places     []uint32 // runs of entry numbers: the leaves
+	narrow     []narrow // entries of IPv4
+	wide       []wide   // entries of IPv6
+	preds      []pred   // conditions that entries do not hold
+	addrs      []prefix
+	ports      []PortRange
+	buckets    []*bucket  // shared by all matchers
+	counters   []*counter // shared by all matchers
+	sets       []setQuery
+	setChanges []setChange
 	// The rules that buckets and counters belong to, see Adopt.
 	bucketRules, counterRules []RuleID
 	texts                     []*text

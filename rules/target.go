@@ -236,7 +236,7 @@ var targets = append(ignoredTargets, []module{
 			m.(*LogTarget).Threshold = uint16(rp.number(a[0], 65535))
 		}},
 	}},
-	ctTarget, notrackTarget, markTarget, connMarkTarget, tosTarget, dscpTarget, ttlTarget("TTL", IPv4), ttlTarget("HL", IPv6), ecnTarget, mssTarget, stripTarget,
+	ctTarget, setTarget, notrackTarget, markTarget, connMarkTarget, tosTarget, dscpTarget, ttlTarget("TTL", IPv4), ttlTarget("HL", IPv6), ecnTarget, mssTarget, stripTarget,
 }...)
 
 // number reads a number up to limit.

@@ -245,7 +245,9 @@ func TestBatch(t *testing.T) {
 		}
 	}
 	h := r.Lookup("b")
-	r.Hold([]*Handle{h}, []*Handle{h}, 0)
+	if err := r.Hold([]*Handle{h}, []*Handle{h}, 0); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := r.Do([]string{"destroy", "b"}, false, 0); err == nil {
 		t.Error("a set in use was destroyed")
 	}
@@ -371,7 +373,9 @@ func BenchmarkAdd(b *testing.B) {
 	r := New(Options{})
 	mustDo(b, r, 0, "create s hash:ip timeout 10")
 	h := r.Lookup("s")
-	r.Hold([]*Handle{h}, []*Handle{h}, 0)
+	if err := r.Hold([]*Handle{h}, []*Handle{h}, 0); err != nil {
+		b.Fatal(err)
+	}
 	q := &Query{Dims: 1, Src: 1}
 	var ps []*packet.Packet
 	for i := range 4096 {

@@ -104,16 +104,23 @@ func (h *Handle) HasInfo() bool { return h.set.Load().spec.SkbInfo }
 func (h *Handle) Counts() bool { return h.set.Load().spec.Counters }
 
 // Hold notes that rules use the sets, so that none of them can be destroyed; Release that they no longer do. grown are
-// those that rules add to: they get room beforehand, for a packet cannot make a table larger.
-func (r *Registry) Hold(used, grown []*Handle, now Tick) {
+// those that rules add to: they get room beforehand, for a packet cannot make a table larger. It fails when one of them has
+// been destroyed meanwhile.
+func (r *Registry) Hold(used, grown []*Handle, now Tick) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, h := range used {
+		if r.byName[h.name] != h {
+			return &Error{Text: "The set with the given name does not exist", Hint: h.name + " was destroyed while rules that name it were made ready"}
+		}
+	}
 	for _, h := range used {
 		h.refs++
 	}
 	for _, h := range grown {
 		r.reserve(h, now, map[*Handle]bool{})
 	}
+	return nil
 }
 
 // reserved is how many elements a set that rules add to has room for beforehand; beyond, its table is made larger as it

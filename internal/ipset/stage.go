@@ -11,6 +11,7 @@ type Source struct {
 // Stage is the content of set files, read and checked, before it takes effect: rules can be compiled against it first.
 type Stage struct {
 	live, read *Registry
+	done       bool // committed: the live sets are what there is
 }
 
 // Stage reads set files into a registry of their own. The error is *Error, and nothing has happened then.
@@ -39,6 +40,8 @@ func (st *Stage) Lookup(name string) *Handle {
 	defer st.live.mu.Unlock()
 	h, x := st.live.byName[name], st.read.byName[name]
 	switch {
+	case st.done:
+		return h
 	case h == nil:
 		return x
 	case x == nil && h.loaded:
@@ -53,12 +56,14 @@ func (st *Stage) Names() []string {
 	defer st.live.mu.Unlock()
 	all := make(map[string]*Handle)
 	for n, h := range st.live.byName {
-		if !h.loaded || st.read.byName[n] != nil {
+		if st.done || !h.loaded || st.read.byName[n] != nil {
 			all[n] = h
 		}
 	}
 	for n, h := range st.read.byName {
-		all[n] = h
+		if !st.done {
+			all[n] = h
+		}
 	}
 	return sorted(all)
 }
@@ -68,6 +73,7 @@ func (st *Stage) Commit(now Tick) {
 	r := st.live
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	st.done = true
 	handles := make(map[*Handle]*Handle) // of the files' registry, to the live ones
 	for _, x := range st.read.inOrder() {
 		h := r.byName[x.name]
