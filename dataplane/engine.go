@@ -117,6 +117,7 @@ type Engine struct {
 	wallOffset atomic.Int64
 	notify     func(Event)
 	sets       *ipset.Registry // nil for none
+	maintained conntrack.Tick  // by Step: when sets were looked after
 	log        func([]Logged)
 	logged     []Logged // room for log
 	stop       atomic.Bool
@@ -359,6 +360,10 @@ func (e *Engine) Step(now conntrack.Tick) (int, error) {
 			return total, fmt.Errorf("worker %d: %w", w.id, err)
 		}
 		total += n
+	}
+	if e.sets != nil && uint32(now-e.maintained) >= uint32(controlPeriod.Milliseconds()) {
+		e.maintained = now
+		e.sets.Maintain(ipset.Tick(now))
 	}
 	if e.log != nil {
 		e.drainLogs()

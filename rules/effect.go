@@ -105,7 +105,7 @@ func (w *walk) change(e *effect, p *packet.Packet, c *Context) bool {
 		}
 		return w.setMSS(p, uint16(min(c.MTU-headers, 65535)))
 	case effectSets:
-		if w.m != nil { // an explanation changes nothing
+		if w.m != nil && !c.looking { // who only looks changes nothing
 			w.g.setChanges[e.value].carry(p, c)
 		}
 	case effectStrip:

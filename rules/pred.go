@@ -286,7 +286,11 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		ok = g.buckets[q.a].take(c.Now)
 	case opSet:
 		s := &g.sets[q.a]
-		ok = s.handle.Match(&s.query, p, tickOf(c.Now), c.Mark)
+		ask := &s.query
+		if c.looking {
+			ask = &s.look
+		}
+		ok = s.handle.Match(ask, p, tickOf(c.Now), c.Mark)
 	case opHashlimit:
 		o := g.hashes[q.a].take(p, c.Now, c.looking)
 		if o > yes {

@@ -235,6 +235,7 @@ var setTarget = module{name: "SET", family: Both, make: func() Match { return &S
 type setQuery struct {
 	handle *ipset.Handle
 	query  ipset.Query
+	look   ipset.Query // the same without counting
 	// moved: rules add to the set or delete from it, so that it may answer differently for the next packet.
 	moved bool
 }
@@ -321,11 +322,10 @@ func (c *compiler) setMatch(m *SetMatch, add func(pred)) {
 	q := m.query(c)
 	q.ReturnNoMatch, q.KeepCounters, q.KeepSubCounters = m.ReturnNoMatch, m.Keep, m.KeepSub
 	q.Packets, q.PacketsIs, q.Bytes, q.ByteIs = m.Packets.Value, m.Packets.Is, m.Bytes.Value, m.Bytes.Is
-	if c.live != nil { // a look must not count
-		q.KeepCounters, q.KeepSubCounters = true, true
-	}
+	look := q
+	look.KeepCounters, look.KeepSubCounters = true, true
 	add(pred{op: opSet, not: m.Not, a: uint32(len(c.cur.sets))})
-	c.cur.sets = append(slices.Clip(c.cur.sets), setQuery{handle: h, query: q})
+	c.cur.sets = append(slices.Clip(c.cur.sets), setQuery{handle: h, query: q, look: look})
 }
 
 func (t *SetTarget) compile(c *compiler) effect {

@@ -123,7 +123,11 @@ func (o *replayOptions) check(cmd *cobra.Command) error {
 
 // run replays and prints.
 func (o *replayOptions) run(c *config.Config, stdout, stderr io.Writer) (err error) {
-	rs, err := c.LoadRules()
+	sets, err := c.LoadSets()
+	if err != nil {
+		return err
+	}
+	rs, err := c.LoadRulesFor(sets)
 	if err != nil {
 		if errors.Is(err, config.ErrNoRules) {
 			return &usageError{err}
@@ -138,6 +142,7 @@ func (o *replayOptions) run(c *config.Config, stdout, stderr io.Writer) (err err
 		return err
 	}
 	o.Engine, o.Describe = c.Engine(rs, memory), !o.json
+	o.Engine.Sets = sets
 	r, err := replay.Open(o.Config)
 	if err != nil {
 		return err

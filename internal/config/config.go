@@ -15,6 +15,7 @@ type Config struct {
 	Workers int    // queue pairs; 0 = as many as the interfaces have queues
 	CPUs    string // auto, none, or a list; see [Config.Pin]
 
+	Sets   string // ipset save files, with commas; "" = none
 	Rules  string // iptables-save file for both families; "" = none
 	Rules4 string // iptables-save file for IPv4
 	Rules6 string // ip6tables-save file for IPv6

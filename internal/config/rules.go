@@ -24,18 +24,18 @@ func (e *RulesError) Error() string { return e.Err.Error() }
 // Unwrap returns the error.
 func (e *RulesError) Unwrap() error { return e.Err }
 
-// LoadRules reads and compiles the rule files that the settings name, with -i and -o taking the two interfaces' names
+// LoadRulesFor reads and compiles the rule files that the settings name, with -i and -o taking the two interfaces' names
 // as well. Errors are *RulesError; those of the files' content wrap *rules.Errors, with file, line and column of every
 // one. Without any file the error is ErrNoRules.
-func (c *Config) LoadRules() (*rules.Ruleset, error) {
-	rs, err := c.compile()
+func (c *Config) LoadRulesFor(sets rules.Sets) (*rules.Ruleset, error) {
+	rs, err := c.compile(sets)
 	if err != nil && !errors.Is(err, ErrNoRules) {
 		return nil, &RulesError{err}
 	}
 	return rs, err
 }
 
-func (c *Config) compile() (*rules.Ruleset, error) {
+func (c *Config) compile(sets rules.Sets) (*rules.Ruleset, error) {
 	var files []*rules.File
 	var found []error
 	for _, source := range [...]struct {
@@ -62,7 +62,9 @@ func (c *Config) compile() (*rules.Ruleset, error) {
 	if len(files) == 0 {
 		return nil, ErrNoRules
 	}
-	return rules.Compile(files, c.RuleOptions())
+	o := c.RuleOptions()
+	o.Sets = sets
+	return rules.Compile(files, o)
 }
 
 // RuleOptions returns what rule sets are compiled for: also a change of the running one.

@@ -55,6 +55,8 @@ var table = sync.OnceValue(func() []Setting {
 		choice("fail-mode", "Wire", "closed", Restart, "what happens to frames while no worker is alive: closed drops them, open passes them to the other interface unseen",
 			func(c *Config) *string { return &c.FailMode }, "closed", "open"),
 
+		text("sets", groupRules, "", "paths with commas", Live, "files of IP sets as ipset save writes them, read before the rules",
+			func(c *Config) *string { return &c.Sets }),
 		text("rules", groupRules, "", "a path", Live, "rule file as iptables-save writes it, for IPv4 and IPv6 alike",
 			func(c *Config) *string { return &c.Rules }),
 		text("rules4", groupRules, "", "a path", Live, "rule file for IPv4 only, as iptables-save writes it",

@@ -13,6 +13,7 @@ import (
 	"corewire/conntrack"
 	"corewire/dataplane"
 	"corewire/internal/config"
+	"corewire/internal/ipset"
 	"corewire/internal/packet"
 	"corewire/ring"
 	"corewire/rules"
@@ -25,6 +26,8 @@ type Options struct {
 	Notify  func(dataplane.Event)          // what the operator should know; called by one goroutine; nil: nobody
 	Log     func(slog.Level, string)       // lines of LOG rules, and what goes wrong with the packet log; called by one goroutine; nil: nobody
 	Changed func(*config.Config)           // called after settings have changed in the running firewall; nil: nobody
+
+	sets *ipset.Registry // the sets of the rules; nil: a registry without sets
 }
 
 // Firewall is a wire at work and everything that an operator sees or changes of it. Methods may be called from any
@@ -32,6 +35,7 @@ type Options struct {
 type Firewall struct {
 	engine  *dataplane.Engine
 	link    link // nil over wires that are no interfaces
+	sets    *ipset.Registry
 	options Options
 	started time.Time
 	logbook *logbook
@@ -66,10 +70,16 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 // Open makes a firewall between the two interfaces that the settings name, ready to run. Everything that can be found
 // wrong without touching an interface is looked at first; on error nothing is left attached or changed. Close undoes it.
 func Open(c *config.Config, o Options) (*Firewall, error) {
-	rs, err := c.LoadRules()
+	o.sets = ipset.New(ipset.Options{})
+	stage, err := c.StageSets(o.sets, 0)
 	if err != nil {
 		return nil, err
 	}
+	rs, err := c.LoadRulesFor(stage)
+	if err != nil {
+		return nil, err
+	}
+	stage.Commit(0)
 	l, err := openLink(c)
 	if err != nil {
 		return nil, err
@@ -87,12 +97,16 @@ func newFirewall(c *config.Config, rs *rules.Ruleset, wires []ring.Wire, l link,
 	if err != nil {
 		return nil, err
 	}
-	f := &Firewall{link: l, options: o, started: time.Now(), memory: memory}
+	if o.sets == nil {
+		o.sets = ipset.New(ipset.Options{})
+	}
+	f := &Firewall{link: l, options: o, sets: o.sets, started: time.Now(), memory: memory}
 	f.config.Store(c)
 	setup := c.Engine(rs, memory)
 	if f.logbook, err = newLogbook(c, o.Log); err != nil {
 		return nil, err
 	}
+	setup.Sets = f.sets
 	setup.Wires, setup.Notify, setup.Log = wires, o.Notify, f.logbook.take
 	if setup.CPUs, err = c.Pin(len(wires)); err != nil {
 		return nil, errors.Join(err, f.logbook.close())
@@ -228,8 +242,12 @@ func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]co
 		return nil, &RefusedError{err}
 	}
 	var rs *rules.Ruleset
-	if from.Rules != to.Rules || from.Rules4 != to.Rules4 || from.Rules6 != to.Rules6 {
-		if rs, err = to.LoadRules(); err != nil {
+	var stage *ipset.Stage
+	if from.Sets != to.Sets || from.Rules != to.Rules || from.Rules4 != to.Rules4 || from.Rules6 != to.Rules6 {
+		if stage, err = to.StageSets(f.sets, f.engine.Now()); err != nil {
+			return nil, &RefusedError{err}
+		}
+		if rs, err = to.LoadRulesFor(stage); err != nil {
 			return nil, &RefusedError{err}
 		}
 	}
@@ -242,7 +260,7 @@ func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]co
 	if rs != nil {
 		swap = &dataplane.Swap{Ruleset: rs}
 	}
-	if err := f.apply(ctx, from, to, swap); err != nil {
+	if err := f.apply(ctx, from, to, swap, stage); err != nil {
 		return nil, err
 	}
 	if changes == nil {
@@ -253,7 +271,7 @@ func (f *Firewall) Change(ctx context.Context, settings map[string]string) ([]co
 
 // apply puts settings and, unless swap is nil, a rule set in force. Everything has been checked by now; what can still fail is
 // a worker that does not answer, and then the settings are put back.
-func (f *Firewall) apply(ctx context.Context, from, to *config.Config, swap *dataplane.Swap) error {
+func (f *Firewall) apply(ctx context.Context, from, to *config.Config, swap *dataplane.Swap, stage *ipset.Stage) error {
 	if from.Tracking() != to.Tracking() { // immutable: another one is another value
 		if err := f.engine.SetSettings(ctx, to.Tracking()); err != nil {
 			return errors.Join(err, f.back(from))
@@ -265,9 +283,11 @@ func (f *Firewall) apply(ctx context.Context, from, to *config.Config, swap *dat
 		}
 	}
 	if swap != nil {
+		stage.Commit(f.engine.Now()) // a moment before the rules: the former ones see the new sets
 		if err := f.engine.SwapRuleset(ctx, *swap); err != nil {
 			return errors.Join(err, f.back(from))
 		}
+		stage.Finish()
 		f.reloads.Add(1)
 	}
 	if most := to.Limit(f.memory); most != f.Count().Max {

@@ -68,8 +68,10 @@ func (f *Firewall) ChangeRules(ctx context.Context, c RuleChange) (RuleChanged, 
 	if !ok {
 		return RuleChanged{}, &requestError{fmt.Errorf("change rules: there is no operation %q", c.Op)}
 	}
+	options := f.Config().RuleOptions()
+	options.Sets = f.sets
 	to, m, err := from.Edit(rules.Edit{Op: op, Table: c.Table, Family: view, Chain: c.Chain, Number: c.Number, Rule: c.Rule, Policy: c.Policy,
-		Source: "corewire rules " + c.Op, Line: int(f.edits.Load()) + 1}, f.Config().RuleOptions())
+		Source: "corewire rules " + c.Op, Line: int(f.edits.Load()) + 1}, options)
 	if err != nil {
 		return RuleChanged{}, &RefusedError{err}
 	}
@@ -179,7 +181,11 @@ func (f *Firewall) reload(ctx context.Context, o *ReloadOptions) (Reloaded, *rul
 	if err != nil {
 		return Reloaded{}, nil, &RefusedError{err}
 	}
-	rs, err := to.LoadRules()
+	stage, err := to.StageSets(f.sets, f.engine.Now())
+	if err != nil {
+		return Reloaded{}, nil, &RefusedError{err}
+	}
+	rs, err := to.LoadRulesFor(stage)
 	if err != nil {
 		return Reloaded{}, nil, &RefusedError{err}
 	}
@@ -187,7 +193,7 @@ func (f *Firewall) reload(ctx context.Context, o *ReloadOptions) (Reloaded, *rul
 	if o.Counters == "file" {
 		swap.Counters, swap.Set = rs.FileCounters()
 	}
-	if err := f.apply(ctx, from, to, &swap); err != nil {
+	if err := f.apply(ctx, from, to, &swap, stage); err != nil {
 		return Reloaded{}, nil, err
 	}
 	if changes == nil {

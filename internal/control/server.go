@@ -58,7 +58,7 @@ func Listen(c *config.Config) (*Server, error) {
 func limitBody(h http.Handler) http.Handler {
 	small := http.MaxBytesHandler(h, maxRequest)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == pathImport {
+		if r.URL.Path == pathImport || r.URL.Path == pathSetRestore {
 			h.ServeHTTP(w, r)
 			return
 		}
@@ -209,6 +209,20 @@ func (f *Firewall) routes() *http.ServeMux {
 		n, err := f.Flush(ctx)
 		return Flushed{n}, err
 	})
+	handle("GET "+pathSets, func(_ context.Context, r *http.Request) (any, error) {
+		return f.Sets(r.URL.Query().Get("name"), setFlag(r, "members"), setFlag(r, "sorted"))
+	})
+	handle("GET "+pathSetSave, func(_ context.Context, r *http.Request) (any, error) {
+		return f.SaveSets(r.URL.Query().Get("name"), setFlag(r, "sorted"))
+	})
+	handle("POST "+pathSetDo, func(ctx context.Context, r *http.Request) (any, error) {
+		var c SetCommand
+		if err := json.NewDecoder(r.Body).Decode(&c); err != nil {
+			return nil, &requestError{fmt.Errorf("read request: %w (expected an object with words)", err)}
+		}
+		return f.SetDo(ctx, c)
+	})
+	within(loadTimeout, "POST "+pathSetRestore, f.restoreSets)
 	f.ruleRoutes(handle, func(pattern string, h func(context.Context, *http.Request) (any, error)) {
 		within(loadTimeout, pattern, h)
 	}, mux)
