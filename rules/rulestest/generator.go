@@ -100,11 +100,11 @@ func (g Generator) RuleSet(version int) string {
 	if g.Side == Kernel && g.one(3) {
 		g.table(&b, version, "raw", "PREROUTING")
 	}
-	if g.Side == Twin && g.one(3) {
+	if g.one(3) {
 		g.table(&b, version, "mangle", "PREROUTING", "FORWARD", "POSTROUTING")
 	}
 	g.table(&b, version, "filter", "FORWARD")
-	if g.Side == Twin && g.one(9) {
+	if g.one(9) {
 		g.table(&b, version, "security", "FORWARD")
 	}
 	return b.String()
@@ -135,7 +135,7 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 	chain := func(chain string, first int) {
 		for range g.IntN(length) {
 			conditions := g.Conditions(version, early)
-			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && strings.Contains(conditions, " -i ") {
+			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && strings.Contains(conditions, " -i ") || g.refused(name, conditions) {
 				conditions = g.Conditions(version, early)
 			}
 			fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, g.target(name, first, users))
@@ -150,10 +150,24 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 	b.WriteString("COMMIT\n")
 }
 
+// refused says that the kernel does not take the conditions in every chain of the table mangle (hooks of xt_mac.c,
+// checkentry of xt_addrtype.c), or that the port of a bridge is known there where an interface is not.
+func (g Generator) refused(table, conditions string) bool {
+	if g.Side != Kernel || table != "mangle" {
+		return false
+	}
+	for _, s := range []string{" -i ", " -o ", "-m mac", "--limit-iface", "-m physdev"} {
+		if strings.Contains(conditions, s) {
+			return true
+		}
+	}
+	return false
+}
+
 // target returns a target, or "" for none. User chains from first on can be called.
 func (g Generator) target(table string, first, users int) string {
 	n := 9
-	if g.Side == Twin && table != "raw" && g.one(6) {
+	if table != "raw" && g.one(6) {
 		return g.effect(table)
 	}
 	if table == "mangle" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -322,6 +323,16 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			what = "verdict"
 		case len(wrong) > 0:
 			what = "counters"
+		case p.Flags&packet.Fragment == 0 && p.FragHdr == 0 && !slices.EqualFunc(k.out, d.out, sameDatagram):
+			what = "frame"
+			for i := range max(len(k.out), len(d.out)) {
+				if i < len(k.out) {
+					wrong = append(wrong, fmt.Sprintf("kernel   %x", k.out[i]))
+				}
+				if i < len(d.out) {
+					wrong = append(wrong, fmt.Sprintf("corewire %x", d.out[i]))
+				}
+			}
 		}
 		if what == "" {
 			what, err = j.explain(rs, &p, &k, &d, moved, &r)
@@ -335,6 +346,18 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 		}
 	}
 	return r, nil
+}
+
+// sameDatagram says that two frames are the same but for what is behind their datagram, which br_netfilter cuts off.
+func sameDatagram(a, b []byte) bool {
+	for _, f := range []*[]byte{&a, &b} {
+		p := packet.Packet{Frame: *f}
+		packet.Parse(&p)
+		if p.Class <= packet.ClassIPv6 && !p.Problem.Header() {
+			*f = (*f)[:p.End]
+		}
+	}
+	return bytes.Equal(a, b)
 }
 
 // ownAddress says that a packet is from an address that every machine has: the kernel would send the answer of a REJECT
