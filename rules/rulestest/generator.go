@@ -138,7 +138,12 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && strings.Contains(conditions, " -i ") || g.refused(name, conditions) {
 				conditions = g.Conditions(version, early)
 			}
-			fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, g.target(name, first, users))
+			if g.Side == Kernel && name == "mangle" && g.one(8) {
+				conditions, target := g.rewriting(version)
+				fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, target)
+				continue
+			}
+			fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, g.target(version, name, first, users))
 		}
 	}
 	for _, c := range base {
@@ -148,6 +153,25 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 		chain(fmt.Sprintf("u%d", i), i+1)
 	}
 	b.WriteString("COMMIT\n")
+}
+
+// rewriting returns conditions and a target that writes the packet and needs them.
+func (g Generator) rewriting(version int) (conditions, target string) {
+	hop := " -j TTL --ttl-" + g.Pick("set 9", "dec 3", "inc 200")
+	if version == 6 {
+		hop = " -j HL --hl-" + g.Pick("set 9", "dec 3", "inc 200")
+	}
+	switch g.IntN(5) {
+	case 0:
+		return " -p tcp -m tcp --tcp-flags SYN,RST SYN", " -j TCPMSS --set-mss " + g.Pick("1000", "1460")
+	case 1:
+		return " -p tcp -m tcp --sport " + g.Ports(), " -j TCPOPTSTRIP --strip-options " + g.Pick("2", "3,4", "8")
+	case 2:
+		if version == 4 {
+			return " -p tcp -m tcp --dport " + g.Ports(), " -j ECN --ecn-tcp-remove"
+		}
+	}
+	return " -s " + g.Prefix(version), hop
 }
 
 // refused says that the kernel does not take the conditions in every chain of the table mangle (hooks of xt_mac.c,
@@ -165,7 +189,7 @@ func (g Generator) refused(table, conditions string) bool {
 }
 
 // target returns a target, or "" for none. User chains from first on can be called.
-func (g Generator) target(table string, first, users int) string {
+func (g Generator) target(version int, table string, first, users int) string {
 	n := 9
 	if table != "raw" && g.one(6) {
 		return g.effect(table)
@@ -180,8 +204,16 @@ func (g Generator) target(table string, first, users int) string {
 	case 8:
 		switch table {
 		case "raw":
+			if g.Side == Kernel && g.one(4) {
+				return " -j CT --ctevents " + g.Pick("new,destroy", "mark") + g.Pick("", " --expevents new")
+			}
 			return " -j " + g.Pick("NOTRACK", "CT --notrack", "CT --zone 1", "CT --zone 2", "CT")
 		case "filter":
+			if g.Side == Kernel && g.one(2) {
+				return " -j " + g.Pick("LOG --log-level 7 --log-tcp-sequence --log-tcp-options --log-ip-options --log-uid", "LOG --log-macdecode",
+					"NFLOG --nflog-prefix x --nflog-group 9 --nflog-threshold 3", "NFLOG --nflog-size 64",
+					map[int]string{4: "REJECT --reject-with icmp-host-prohibited", 6: "REJECT --reject-with icmp6-adm-prohibited"}[version])
+			}
 			return " -j " + g.Pick("REJECT", "LOG --log-prefix x", "NFLOG")
 		}
 		return " -j " + g.Pick("LOG --log-prefix x", "NFLOG")
@@ -401,6 +433,19 @@ func (g Generator) odd(version int, early bool) string {
 	if !early {
 		list = append(list, " -m connmark "+g.Not()+"--mark "+g.Pick("0", "1/1", "2"),
 			" -m statistic --mode nth "+g.Not()+"--every 2 --packet "+g.Pick("0", "1")+" -m conntrack --ctstate "+g.States())
+	}
+	if g.Side == Kernel {
+		// Of a rate so low no further token comes while packets do.
+		list = append(list, " -m limit --limit 1/hour --limit-burst "+g.Pick("1", "3", "9"), " -m limit --limit 2/hour",
+			" -m physdev "+g.Not()+"--physdev-is-in", " -m physdev "+g.Not()+"--physdev-in "+g.Pick("outside", "in+", "+"),
+			" -m string "+g.Not()+"--string "+g.Pick("abc", `"!"`)+" --algo "+g.Pick("bm", "kmp")+g.Pick("", " --to 60", " --from 30 --icase"),
+			" -m addrtype "+g.Not()+g.Pick("--src-type ", "--dst-type ")+g.Pick("UNICAST", "LOCAL")+" --limit-iface-in")
+		if !early {
+			list = append(list, " -m physdev "+g.Not()+g.Pick("--physdev-is-out", "--physdev-is-bridged"), " -m physdev "+g.Not()+g.Pick("--physdev-out outside", "--physdev-out out+", "--physdev-is-bridged"))
+		}
+		if version == 6 {
+			list = append(list, " -m rt --rt-type 0 --rt-0-res")
+		}
 	}
 	if g.Side == Twin {
 		list = append(list, " -m u32 "+g.Not()+"--u32 "+g.Pick(`"6&0xff=6,17"`, `"0>>22&0x3c@0>>16=0:1024"`, `"0>>22&0x3c@12>>26&0x3c@0=1:0xffffffff"`, `"12=0x0a000000:0x0a01ffff&&2&0xffff=40:60"`, `"40=1"`))

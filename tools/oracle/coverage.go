@@ -107,3 +107,20 @@ func (c *coverage) print(w io.Writer) {
 		fmt.Fprintf(w, "%-36s yes %7d   no %7d\n", o, n[1], n[0])
 	}
 }
+
+// missing returns the options of the language that never decided.
+func (c *coverage) missing() (out []string) {
+	for _, o := range rules.Language() {
+		found := false
+		for _, spelling := range o[1:] {
+			for _, not := range []string{"", "! "} {
+				_, ok := c.options[o[0]+" "+not+spelling]
+				found = found || ok
+			}
+		}
+		if !found {
+			out = append(out, o[0]+" "+o[1])
+		}
+	}
+	return out
+}

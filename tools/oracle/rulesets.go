@@ -306,6 +306,9 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 				if s.table.rules[s.at].number > 0 {
 					hit = true
 					r.hits++
+					if j.cover != nil {
+						j.cover.note(rs.Rules()[s.id].Rule, &p, true)
+					}
 					if !seen[i] {
 						seen[i] = true
 						r.ruleHits++
@@ -373,6 +376,10 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 	if !d.Tracked || p.Flags&packet.Fragment != 0 || p.FragHdr != 0 || len(k.sights) != 1 {
 		return "", nil
 	}
+	// What is known of the connection is what it was after the packet, which may have changed its mark.
+	if rs.Needs()&rules.NeedConnMark != 0 && slices.ContainsFunc(rs.Rules(), func(i rules.Info) bool { return strings.Contains(i.Rule.Text, "CONNMARK") }) {
+		return "", nil
+	}
 	c := rules.Context{State: rules.State(d.State), Dir: rules.Dir(d.Dir)}
 	if s := &k.sights[0]; s.Entry != 0 {
 		c.Status = s.Status
@@ -393,8 +400,8 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 			}
 			return "explanation: " + rs.RuleName(s.Rule), nil
 		}
-		if j.cover != nil {
-			j.cover.note(info.Rule, p, moved[s.Rule])
+		if j.cover != nil && !s.Matched {
+			j.cover.note(info.Rule, p, false)
 		}
 	}
 	return "", nil
