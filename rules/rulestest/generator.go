@@ -163,7 +163,8 @@ func (g Generator) rewriting(version int) (conditions, target string) {
 	}
 	switch g.IntN(5) {
 	case 0:
-		return " -p tcp -m tcp --tcp-flags SYN,RST SYN", " -j TCPMSS --set-mss " + g.Pick("1000", "1460")
+		// To a SYN without the option the kernel adds one, and the frame grows by four bytes.
+		return " -p tcp -m tcp --tcp-flags SYN,RST SYN -m tcpmss --mss 0:65535", " -j TCPMSS --set-mss " + g.Pick("1000", "1460")
 	case 1:
 		return " -p tcp -m tcp --sport " + g.Ports(), " -j TCPOPTSTRIP --strip-options " + g.Pick("2", "3,4", "8")
 	case 2:
