@@ -31,12 +31,12 @@
 //
 //	matches carried out   addrtype ah comment connbytes connlabel connlimit connmark conntrack dccp dscp dst ecn esp frag hashlimit
 //	                      hbh helper hl icmp icmp6 iprange ipv6header length limit mac mark mh multiport physdev pkttype quota
-//	                      recent rt sctp state statistic string tcp tcpmss time tos ttl u32 udp vlan
+//	                      recent rt sctp set state statistic string tcp tcpmss time tos ttl u32 udp vlan
 //	matches refused       bpf cgroup cluster cpu devgroup eui64 ipcomp ipvs l2tp nfacct osf owner policy rateest realm rpfilter
-//	                      set socket, each with its reason (otherMatches)
-//	targets carried out   ACCEPT CONNMARK CT DROP DSCP ECN HL LOG MARK NFLOG NOTRACK REJECT RETURN TCPMSS TCPOPTSTRIP TOS TTL
+//	                      socket, each with its reason (otherMatches)
+//	targets carried out   ACCEPT CONNMARK CT DROP DSCP ECN HL LOG MARK NFLOG NOTRACK REJECT RETURN SET TCPMSS TCPOPTSTRIP TOS TTL
 //	targets that count    AUDIT CHECKSUM CONNSECMARK SECMARK, with a warning
-//	targets refused       CLASSIFY DNAT MASQUERADE NETMAP NFQUEUE QUEUE REDIRECT SET SNAT TEE TPROXY TRACE ULOG, each with its
+//	targets refused       CLASSIFY DNAT MASQUERADE NETMAP NFQUEUE QUEUE REDIRECT SNAT TEE TPROXY TRACE ULOG, each with its
 //	                      reason (otherTargets)
 //
 // A packet's mark begins at 0. Another mark of a connection, from a rule or an operator, forgets the connection's cached

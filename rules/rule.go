@@ -707,7 +707,7 @@ func (rp *ruleParser) setMatch(a token) {
 
 // otherMatches are modules of iptables that are refused, with the reason.
 var otherMatches = map[string]string{
-	"set": "there are no sets in a rule file yet", "bpf": "programs are not run on packets here", "ipcomp": "there is no match for it here",
+	"bpf": "programs are not run on packets here", "ipcomp": "there is no match for it here",
 	"eui64": "there is no match for it here", "l2tp": "there is no match for it here", "osf": "there are no fingerprints here",
 	"ipvs": "there are no virtual servers here", "nfacct": "rules have counters of their own", "rateest": "there are no rate estimators here",
 	"cluster": "a wire is no member of a cluster of hosts with one address",
@@ -782,7 +782,7 @@ var otherTargets = map[string]string{
 	"MASQUERADE": "a transparent wire does not translate addresses", "REDIRECT": "a transparent wire does not translate addresses",
 	"NETMAP": "a transparent wire does not translate addresses", "CLASSIFY": "there are no traffic classes here",
 	"TPROXY": "there are no local sockets here",
-	"SET":    "there are no sets in a rule file yet", "ULOG": "removed from Linux; use NFLOG", "TEE": "a wire has no route to a third host; use NFLOG",
+	"ULOG":   "removed from Linux; use NFLOG", "TEE": "a wire has no route to a third host; use NFLOG",
 	"TRACE": "there is no trace in a log; corewire explain tells it",
 }
 

@@ -344,7 +344,7 @@ func TestEngineFollowsSettings(t *testing.T) {
 		"heartbeat-timeout": "without a worker", "burst": "speed", "spin": "speed", "pin-path": "wire", "state-file": "wire",
 		"control-socket": "operation", "metrics-addr": "operation", "metrics-rules": "operation", "reload-connections": "operation", "rule-counters": "operation", "log-level": "operation", "log-format": "operation",
 		"log-history": "operation", "log-rate": "operation", "log-capture": "operation", "log-capture-size": "operation", "log-capture-files": "operation",
-		"rules": "LoadRules", "rules4": "LoadRules", "rules6": "LoadRules", "ip_list_tot": "LoadRules", "ip_pkt_list_tot": "LoadRules",
+		"sets": "LoadRules", "rules": "LoadRules", "rules4": "LoadRules", "rules6": "LoadRules", "ip_list_tot": "LoadRules", "ip_pkt_list_tot": "LoadRules",
 	}
 	text := map[string]string{"nf_conntrack_helper": "ftp=2121", "timeouts": "x udp unreplied 5"}
 	for _, s := range Table() {
