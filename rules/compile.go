@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -41,16 +42,19 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 }
 
 type compiler struct {
-	rs   *Ruleset
-	opt  Options
-	errs Errors
-	fam  [programs]familyChains // by place
-	cur  *program
+	asked []string // see Step.Asked
+	rs    *Ruleset
+	opt   Options
+	errs  Errors
+	fam   [programs]familyChains // by place
+	cur   *program
 	// live is the program that Explain explains, whose rules' counts are looked at; liveRule is the rule and liveConns how many
 	// of its counts have been.
 	live      *program
 	liveRule  RuleID
 	liveConns int
+	// liveMatches are the matches of liveRule.
+	liveMatches []Match
 	// remembered is how many bytes the rules' memory may take, so far.
 	remembered int
 	counted    int // for how many connections connlimit rules have room
@@ -139,6 +143,30 @@ func share[T any](c *compiler, m Match, fresh func() T) T {
 	x := fresh()
 	c.shared[k] = x
 	return x
+}
+
+// liveOf returns what the rule that Explain looks at remembers for a match of its own, nil when nothing is explained.
+func liveOf[T any](c *compiler, m Match, of func(*program) ([]*T, []RuleID)) *T {
+	if c.live == nil {
+		return nil
+	}
+	list, owners := of(c.live)
+	at := slices.Index(owners, c.liveRule)
+	for _, x := range c.liveMatches { // those before it, of the same kind
+		if x == m {
+			break
+		}
+		if reflect.TypeOf(x) == reflect.TypeOf(m) && stateful(x) {
+			at++
+		}
+	}
+	return list[at]
+}
+
+// stateful says that a match has a bucket or a counter.
+func stateful(m Match) bool {
+	x, ok := m.(*StatisticMatch)
+	return !ok || !x.Random
 }
 
 // collect gives every rule its identity and place, and puts it into the chains of its IP versions.
@@ -742,7 +770,11 @@ func (c *compiler) match(m Match, add func(pred)) {
 	case *LimitMatch:
 		c.rs.needs |= NeedNow
 		add(pred{op: opLimit, a: uint32(len(c.cur.buckets))})
-		c.cur.buckets = append(c.cur.buckets, share(c, m, func() *bucket { return newBucket(m) }))
+		b := liveOf(c, m, func(g *program) ([]*bucket, []RuleID) { return g.buckets, g.bucketRules })
+		if b == nil {
+			b = share(c, m, func() *bucket { return newBucket(m) })
+		}
+		c.cur.buckets = append(c.cur.buckets, b)
 	case *HashlimitMatch:
 		c.rs.needs |= NeedNow
 		add(pred{op: opHashlimit, not: m.Above, a: uint32(len(c.cur.hashes))})
@@ -818,11 +850,14 @@ func (c *compiler) match(m Match, add func(pred)) {
 			add(pred{op: opRandom, not: m.Not, a: m.Probability})
 			return
 		}
-		k := share(c, m, func() *counter {
-			k := &counter{every: m.Every}
-			k.n.Store(m.Every - 1 - m.Packet)
-			return k
-		})
+		k := liveOf(c, m, func(g *program) ([]*counter, []RuleID) { return g.counters, g.counterRules })
+		if k == nil {
+			k = share(c, m, func() *counter {
+				k := &counter{every: m.Every}
+				k.n.Store(m.Every - 1 - m.Packet)
+				return k
+			})
+		}
 		add(pred{op: opNth, not: m.Not, a: uint32(len(c.cur.counters))})
 		c.cur.counters = append(c.cur.counters, k)
 	}

@@ -1,12 +1,18 @@
 package rules
 
-import "corewire/internal/packet"
+import (
+	"fmt"
+
+	"corewire/internal/packet"
+)
 
 // Step is one rule that was tried for a packet.
 type Step struct {
 	Rule    RuleID
 	Matched bool
-	Why     string // what did not hold; empty when the rule matched
+	Why     string   // what did not hold; empty when the rule matched
+	Did     string   // what a rule that matched changed: "mark 0x0 becomes 0x1", "packet changed"; else empty
+	Asked   []string // what it asked that the next packet of the connection may answer otherwise: then no verdict is cached
 }
 
 // opNames say what a condition asks, for Explain.
@@ -28,7 +34,7 @@ var opNames = [...]string{
 
 // Explain walks the rules one by one, as iptables does, and tells what was tried in order, through all base chains that
 // the packet passes; the result is that of Match, without Trace. It is slow, counts nothing, and takes no token of a
-// limit: each is looked at as if it were full. What rules change is changed in copies of p and c.
+// limit, nor a turn: they are looked at as they stand. Chance is what it is. What rules change is changed in copies of p and c.
 func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 	f := filterPlace
 	if p.Family == 6 {
@@ -56,6 +62,31 @@ func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 	return steps, result
 }
 
+// ExplainRaw is Explain for the raw table's PREROUTING, before tracking; the outcome is that of Matcher.Raw. Without a raw
+// table nothing is tried, and the packet accepted.
+func (rs *Ruleset) ExplainRaw(p *packet.Packet, c *Context) ([]Step, Early) {
+	f := rawPlace
+	if p.Family == 6 {
+		f++
+	}
+	if !rs.HasRaw() {
+		return nil, Early{Verdict: Accept, Rule: rs.policyID(f)}
+	}
+	d, q := *c, *p
+	d.looking, d.State, d.Mark = true, Invalid, 0
+	q.Frame = append([]byte(nil), p.Frame...)
+	var steps []Step
+	e := Early{}
+	e.Verdict, e.Rule = rs.explain(f, &steps, &q, &d)
+	e.Mark = d.Mark
+	for _, s := range steps {
+		if s.Matched && e.Assign == 0 && int(s.Rule) < len(rs.assign) {
+			e.Assign = rs.assign[s.Rule]
+		}
+	}
+	return steps, e
+}
+
 // explain is Explain for one base chain.
 func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (Verdict, RuleID) {
 	g := &rs.prog[f]
@@ -75,9 +106,9 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		}
 		r := &g.rules[at.rank]
 		at.rank++
-		cc.liveRule, cc.liveConns = r.id, 0
+		cc.liveRule, cc.liveConns, cc.liveMatches = r.id, 0, rs.rules[r.id].Rule.Matches
 		why, o := cc.try(rs.rules[r.id].Rule, p, c)
-		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes, Why: why})
+		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes, Why: why, Asked: cc.asked})
 		switch {
 		case o == short:
 			return Drop, RuleID(len(rs.rules) + idShort)
@@ -92,7 +123,18 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		case VerbDrop, VerbReject:
 			return Drop, r.id
 		case VerbEffect:
-			if w := (walk{g: g, full: true}); !w.apply(&g.effects[r.arg], p, c) {
+			mark, conn, w := c.Mark, c.ConnMark, walk{g: g, full: true, cacheable: true}
+			kept := w.apply(&g.effects[r.arg], p, c)
+			did := &(*steps)[len(*steps)-1].Did
+			switch {
+			case c.Mark != mark:
+				*did = fmt.Sprintf("mark %#x becomes %#x", mark, c.Mark)
+			case c.ConnMark != conn:
+				*did = fmt.Sprintf("mark of the connection %#x becomes %#x", conn, c.ConnMark)
+			case !w.cacheable:
+				*did = "packet changed"
+			}
+			if !kept {
 				return Drop, r.id
 			}
 		case VerbReturn:
@@ -108,7 +150,9 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 
 // try tests a rule's conditions one by one and says which did not hold.
 func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome) {
-	for _, q := range c.conditions(r) {
+	c.asked = nil
+	list := c.conditions(r)
+	for i, q := range list {
 		switch q.op {
 		case opSrc:
 			q.a = c.addr(r.Src)
@@ -125,9 +169,27 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 		if q.n == 1 && q.op >= opDir && (ctx.State == Invalid || ctx.State == Untracked) {
 			continue
 		}
+		if q.op.volatile(p.Proto) && c.agrees(r, list[i+1:], p, ctx) {
+			c.asked = append(c.asked, opNames[q.op])
+		}
 		if o := c.cur.test(&q, p, ctx); o != yes {
 			return opNames[q.op], o
 		}
 	}
 	return "", yes
+}
+
+// agrees says whether what stands behind a condition and is the same for all packets of a connection holds: the matcher
+// asks that before.
+func (c *compiler) agrees(r *Rule, list []pred, p *packet.Packet, ctx *Context) bool {
+	for _, q := range list {
+		switch q.op {
+		case opSrc, opDst, opHeader:
+			continue // these come first, and a header that is not there drops the packet
+		}
+		if !q.op.volatile(p.Proto) && !q.op.effect() && c.cur.test(&q, p, ctx) == no {
+			return false
+		}
+	}
+	return true
 }

@@ -107,6 +107,12 @@ func (b *bucket) take(now int64) bool {
 	}
 }
 
+// has says whether take would find a token.
+func (b *bucket) has(now int64) bool {
+	ahead := max(b.full.Load(), now) - now
+	return ahead > b.slack+b.period || ahead <= b.slack
+}
+
 func newBucket(m *LimitMatch) *bucket {
 	b := &bucket{period: int64(m.Period) * (1e9 / limitScale)}
 	b.slack = b.period * int64(m.Burst-1)

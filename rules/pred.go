@@ -283,7 +283,11 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 	case opChunks:
 		return g.chunks[q.a].test(p)
 	case opLimit:
-		ok = g.buckets[q.a].take(c.Now)
+		if b := g.buckets[q.a]; c.looking {
+			ok = b.has(c.Now)
+		} else {
+			ok = b.take(c.Now)
+		}
 	case opSet:
 		s := &g.sets[q.a]
 		ask := &s.query
@@ -307,7 +311,11 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		}
 		ok = n > uint64(q.b)
 	case opNth:
-		ok = g.counters[q.a].next()
+		if k := g.counters[q.a]; c.looking {
+			ok = k.n.Load() == k.every-1
+		} else {
+			ok = k.next()
+		}
 	case opRandom:
 		ok = rand.Uint32()>>1 < q.a
 	}
