@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"corewire/internal/control"
+	pt "corewire/internal/packet/packettest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -114,6 +116,17 @@ func TestExitCodes(t *testing.T) {
 		{"run --inside a --outside b --metrics-addr= " + noSocket, 2, "--rules"},
 		{"run --outside b --metrics-addr= --rules " + rules + " " + noSocket, 2, "--inside"},
 		{"check", 2, "--rules"},
+		{"explain --rules " + rules, 2, "--source"},
+		{"explain -s 10.0.0.1 -d ::1 --rules " + rules, 2, "same IP version"},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 --in up --rules " + rules, 2, "--in"},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 -p tpc --rules " + rules, 2, "--protocol"},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 --flags sny --rules " + rules, 2, "--flags"},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 --state old --rules " + rules, 2, "state"},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 --rules " + rules, 0, ""},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 --in outside --rules " + rules, 1, "dropped"},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 --rules " + badRules, 3, "bad.rules:3:15"},
+		{"explain -s 10.0.0.1 -d 10.0.0.2 " + noSocket, 4, ""},
+		{"explain --pcap x --rules " + rules, 2, "--frame"},
 		{"check --rules " + rules, 0, ""},
 		{"check --rules " + badRules, 3, "1 error"},
 		{"check --rules /nowhere", 3, "1 error"},
@@ -151,7 +164,7 @@ func TestExitCodes(t *testing.T) {
 // Every command has help with what it is for; those with flags or arguments of their own an example or a usage line.
 func TestHelp(t *testing.T) {
 	var all strings.Builder
-	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack get", "conntrack events", "conntrack create", "conntrack add", "conntrack load", "conntrack update", "conntrack delete", "conntrack flush", "conntrack count", "conntrack stats", "conntrack export", "conntrack import", "sysctl", "stats", "check", "rules", "rules show", "rules save", "rules insert", "rules zero", "config", "config check", "config set", "reload", "release", "status", "version"} {
+	for _, words := range []string{"", "run", "replay", "conntrack", "conntrack list", "conntrack get", "conntrack events", "conntrack create", "conntrack add", "conntrack load", "conntrack update", "conntrack delete", "conntrack flush", "conntrack count", "conntrack stats", "conntrack export", "conntrack import", "sysctl", "stats", "check", "explain", "rules", "rules show", "rules save", "rules insert", "rules zero", "config", "config check", "config set", "reload", "release", "status", "version"} {
 		out, err := call(t, append(strings.Fields(words), "--help")...)
 		if err != nil {
 			t.Fatal(err)
@@ -266,4 +279,36 @@ COMMIT
 	}
 	t.Chdir(home)
 	golden(t, "check.golden", all.String())
+}
+
+// TestExplain: packets described and frames of a capture, offline; each kind is read as it was meant.
+func TestExplain(t *testing.T) {
+	home, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	text := "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p udp -m udp --dport 9 -j DROP\nCOMMIT\n*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -j MARK --set-mark 7\nCOMMIT\n" +
+		"*filter\n:FORWARD DROP [0:0]\n:web - [0:0]\n-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -m mark --mark 7 -j web\n-A FORWARD -p icmp -m icmp --icmp-type 8 -m ttl --ttl-gt 5 -j ACCEPT\n" +
+		"-A FORWARD -p sctp -m sctp --dport 5 -j ACCEPT\n-A FORWARD -p udplite -j ACCEPT\n-A FORWARD -p icmpv6 -m icmp6 --icmpv6-type 128 -j ACCEPT\n-A web -i inside -p tcp -m tcp --dport 80 --syn -j ACCEPT\nCOMMIT\n"
+	if err := os.WriteFile("rules", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, args := range []string{
+		"-s 10.0.0.1 -d 192.0.2.1 --dport 80", "-s 10.0.0.1 -d 192.0.2.1 --dport 80 --in outside", "-s 10.0.0.1 -d 192.0.2.1 --dport 80 --flags ack,syn", "-s 10.0.0.1 -d 192.0.2.1 --dport 80 --state established",
+		"-p udp -s 10.0.0.1 -d 192.0.2.1 --dport 9", "-p icmp -s 10.0.0.1 -d 192.0.2.1", "-p sctp -s 10.0.0.1 -d 192.0.2.1 --dport 5", "-p icmpv6 --icmp-type 128 -s 2001:db8::1 -d 2001:db8::2 --json", "-p 99 -s 10.0.0.1 -d 192.0.2.1",
+	} {
+		out, err := call(t, strings.Fields("explain --rules rules "+args)...)
+		all.WriteString("$ corewire explain --rules rules " + args + "\n" + out + "exit status " + strconv.Itoa(exitCode(err)) + "\n")
+	}
+	client, server := pt.AP("10.0.0.1:1000"), pt.AP("192.0.2.1:80")
+	capture := record(t, "x.pcap", pt.NewTCP(client, server, 2, pt.Seq(1)), pt.NewTCP(server, client, 0x12, pt.Seq(9), pt.Ack(2)), pt.NewTCP(client, server, 0x10, pt.Seq(2), pt.Ack(10)), pt.NewTCP(server, client, 0x10, pt.Seq(99999999), pt.Ack(2)))
+	for n := 1; n <= 5; n++ {
+		args := fmt.Sprintf(" --frame %d --inside-net 10.0.0.0/8", n)
+		out, err := call(t, strings.Fields("explain --rules rules --pcap "+capture+args)...)
+		all.WriteString("$ corewire explain --rules rules --pcap x.pcap" + args + "\n" + out + "exit status " + strconv.Itoa(exitCode(err)) + "\n")
+	}
+	t.Chdir(home)
+	golden(t, "explain.golden", all.String())
 }

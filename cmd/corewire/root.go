@@ -82,7 +82,7 @@ COREWIRE_CONFIG; YAML or TOML) and defaults, in this order: see corewire config 
 		RunE:              group,
 	}
 	root.PersistentFlags().String("config", "", "configuration file, .yaml or .toml (COREWIRE_CONFIG)")
-	root.AddCommand(newRun(), newReplay(), newConntrack(), newStats(), newLog(), newRules(), newSet(), newCheck(), newReload(), newRecent(), newConfig(), newSysctl(), newStatus(), newRelease(), newVersion())
+	root.AddCommand(newRun(), newReplay(), newConntrack(), newStats(), newLog(), newRules(), newSet(), newCheck(), newExplain(), newReload(), newRecent(), newConfig(), newSysctl(), newStatus(), newRelease(), newVersion())
 	usage := root.UsageTemplate()
 	for _, flags := range []string{".LocalFlags", ".InheritedFlags"} {
 		usage = strings.ReplaceAll(usage, flags+".FlagUsages", flags+".FlagUsagesWrapped 110")

@@ -24,6 +24,7 @@ const (
 	pathLog       = "/v1/log"              // GET with a LogFilter as query: a stream of lines, JSON objects, or a capture
 	pathRules     = "/v1/rules"            // GET: []ChainCounters; POST with RuleChange: RuleChanged
 	pathSave      = "/v1/rules/save"       // GET with family (4, 6), table, counters=1: iptables-save text
+	pathExplain   = "/v1/explain"          // POST with ExplainRequest: Explained
 	pathReload    = "/v1/reload"           // POST with ReloadOptions: Reloaded
 	pathRecent    = "/v1/recent"           // GET: []RecentList; GET with list=NAME: RecentList; POST of a RecentChange: RecentChanged
 	pathConfig    = "/v1/config"           // GET: []config.Value; PATCH with name → text: []config.Change

@@ -158,6 +158,11 @@ func (c *Client) SaveRules(ctx context.Context, w io.Writer, family int, table s
 	return err
 }
 
+// Explain asks what would become of a frame.
+func (c *Client) Explain(ctx context.Context, r ExplainRequest) (Explained, error) {
+	return call[Explained](ctx, c, http.MethodPost, pathExplain, nil, r)
+}
+
 // Reload has the firewall read its configuration and rule files again, all or nothing.
 func (c *Client) Reload(ctx context.Context, o ReloadOptions) (Reloaded, error) {
 	return call[Reloaded](ctx, c, http.MethodPost, pathReload, nil, o)

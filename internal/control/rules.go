@@ -212,6 +212,13 @@ func (f *Firewall) ruleRoutes(handle func(string, func(context.Context, *http.Re
 		}
 		return f.ChangeRules(ctx, c)
 	})
+	handle("POST "+pathExplain, func(ctx context.Context, r *http.Request) (any, error) {
+		var x ExplainRequest
+		if err := decode(r, &x); err != nil {
+			return nil, err
+		}
+		return f.Explain(ctx, x)
+	})
 	mux.HandleFunc("GET "+pathSave, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 		defer cancel()

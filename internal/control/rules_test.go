@@ -178,3 +178,38 @@ func TestRefusedRuleFiles(t *testing.T) {
 		t.Error("the rules do not count any more")
 	}
 }
+
+// TestExplain: the running firewall explains by its rules and connections, and nothing changes by it.
+func TestExplain(t *testing.T) {
+	r := newRig(t, 2, nil)
+	ask := func(in, state string) Explained {
+		t.Helper()
+		x, err := r.client.Explain(r.ctx, ExplainRequest{Frame: dns(1), In: in, State: state})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	if x := ask("inside", ""); x.Verdict != "accept" || x.Rule != "FORWARD 2" || x.State != "NEW" || x.Connection != "" || len(x.Steps) != 2 || x.Steps[0].Why != "connection state" || !x.Steps[1].Matched || !strings.HasSuffix(x.Steps[1].Place, "rules:6") {
+		t.Errorf("%+v", x)
+	}
+	r.send(packet.Inside, dns(1))
+	before := r.saved(0, rules.WithCounters)
+	if x := ask("inside", ""); x.Connection == "" || x.Cached != "FORWARD 2" || !strings.Contains(x.Connection, "dport=53") {
+		t.Errorf("%+v", x)
+	}
+	if x := ask("outside", "new"); x.Verdict != "drop" || x.Rule != "FORWARD policy" || x.Why != "as given" || x.Connection != "" {
+		t.Errorf("%+v", x)
+	}
+	for _, q := range []ExplainRequest{{Frame: dns(1), In: "up"}, {Frame: dns(1), In: "inside", State: "old"}} {
+		if _, err := r.client.Explain(r.ctx, q); err == nil {
+			t.Errorf("%+v was explained", q)
+		}
+	}
+	if x, err := r.client.Explain(r.ctx, ExplainRequest{In: "inside"}); err != nil || x.Rule != "" {
+		t.Errorf("no frame at all: %+v %v", x, err)
+	}
+	if now := r.saved(0, rules.WithCounters); now != before || r.firewall.Count().Count != 1 {
+		t.Errorf("explaining changed\n%sto\n%s", before, now)
+	}
+}

@@ -219,6 +219,26 @@ func (r *Replay) sweep(to time.Duration) error {
 	return nil
 }
 
+// Explain says what would become of the next frame, which is then over: those before it have been judged as in Next.
+func (r *Replay) Explain(state *conntrack.State) (dataplane.Explanation, error) {
+	if !r.ahead {
+		return dataplane.Explanation{}, r.failed
+	}
+	c := r.next
+	if err := r.pass(c.Time); err != nil {
+		return dataplane.Explanation{}, err
+	}
+	if _, err := r.engine.Step(tick(r.now)); err != nil { // its time
+		return dataplane.Explanation{}, err
+	}
+	var f [1]packet.Frame
+	r.wire.Capture.Receive(c.Port, f[:])
+	x, err := r.engine.Explain(context.Background(), f[0].Data, c.Port, state)
+	r.wire.Capture.Release(f[:])
+	r.read()
+	return x, err
+}
+
 // Connections calls visit with the connections that are left, some at a time. Their timeouts count from the last frame.
 func (r *Replay) Connections(visit func([]conntrack.Info) error) error {
 	return r.engine.Connections(context.Background(), visit)
