@@ -404,15 +404,17 @@ func (b *builder) judge(sample []uint32, k cut, n float64) (score, expect float6
 	if cap(b.count) < size {
 		b.count = make([]int32, 1<<maxCutBits)
 	}
-	count := b.count[:size]
-	clear(count)
 	total := 0
 	limit := 4 * len(sample) // more copies than that are never worth it
 	for _, i := range sample {
-		total += b.add(i, k, count)
-		if total > limit {
+		if total += b.copies(i, k); total > limit {
 			return 0, n
 		}
+	}
+	count := b.count[:size]
+	clear(count)
+	for _, i := range sample {
+		b.add(i, k, count)
 	}
 	pairs := 0.0
 	for _, c := range count {
@@ -425,8 +427,22 @@ func (b *builder) judge(sample []uint32, k cut, n float64) (score, expect float6
 	return gain - priceCopies*copies - priceSlots*float64(size)/n, expect
 }
 
-// add is children for counting.
-func (b *builder) add(i uint32, k cut, count []int32) int {
+// copies returns in how many children of a cut a box has a part.
+func (b *builder) copies(i uint32, k cut) int {
+	x := &b.boxes[i]
+	all := uint32(1)<<k.bits - 1
+	switch k.word {
+	case wordSport, wordDport:
+		r := x.port[k.word-wordSport]
+		return int(min(uint32(r.Hi)>>k.shift-uint32(r.Lo)>>k.shift, all)) + 1
+	case wordProto:
+		return 1 << bits.OnesCount32(all&^(uint32(x.protoMask)>>k.shift))
+	}
+	return 1 << bits.OnesCount32(all&^(x.mask[k.word]>>k.shift))
+}
+
+// add counts a box in every child that it has a part in.
+func (b *builder) add(i uint32, k cut, count []int32) {
 	x := &b.boxes[i]
 	all := uint32(1)<<k.bits - 1
 	if k.word == wordSport || k.word == wordDport {
@@ -438,7 +454,7 @@ func (b *builder) add(i uint32, k cut, count []int32) int {
 		for v := lo; v <= hi; v++ {
 			count[v&all]++
 		}
-		return int(hi - lo + 1)
+		return
 	}
 	val, mask := uint32(x.proto), uint32(x.protoMask)
 	if k.word < wordSport {
@@ -449,7 +465,7 @@ func (b *builder) add(i uint32, k cut, count []int32) int {
 	for c := uint32(0); ; c = (c - free) & free {
 		count[val|c]++
 		if c == free {
-			return 1 << bits.OnesCount32(free)
+			return
 		}
 	}
 }
