@@ -10,6 +10,11 @@ import (
 
 // TestAnswers: ours names the first rule of brute force for every header, and so does the peer where it is installed.
 func TestAnswers(t *testing.T) {
+	tool, missing := exec.LookPath("dpdk-test-acl")
+	if missing != nil {
+		t.Logf("compared with brute force alone: the peer (Debian: dpdk-dev) is not here: %v", missing)
+		defer t.Run("peer", func(t *testing.T) { t.Skip(missing) })
+	}
 	for _, name := range []string{"flat_300", "deep_300", "flat_3000", "deep_3000"} {
 		o := options{}
 		set, err := o.load(name)
@@ -27,8 +32,7 @@ func TestAnswers(t *testing.T) {
 				t.Fatalf("%s, header %d: rule %d, want %d", name, i, ours[i], want)
 			}
 		}
-		tool, err := exec.LookPath("dpdk-test-acl")
-		if err != nil || len(set) > 1000 {
+		if missing != nil || len(set) > 1000 {
 			continue
 		}
 		p, err := newPeer(tool, t.TempDir(), set, headers, 256)
