@@ -445,11 +445,14 @@ func (s *Set) mirror(k *key, h, bits uint64, x *extras) {
 		atomic.StoreUint64(t.state(i), st&^stateBits|bits)
 		return
 	}
-	if i, ok := t.take(k, h); ok { // twice the room of the table that it fitted in
-		s.write(t.extra(i), x)
-		s.chunk(t, k)
-		t.publish(i, bits)
+	i, ok := t.take(k, h)
+	if !ok {
+		t.lacks.Store(true)
+		return
 	}
+	s.write(t.extra(i), x)
+	s.chunk(t, k)
+	t.publish(i, bits)
 }
 
 // unmirror repeats a deletion.
@@ -580,7 +583,11 @@ func (s *Set) collect(t *table, budget uint64, now Tick) int {
 	return s.collectFrom(t, from&t.mask, min(budget, t.mask+1), now)
 }
 
+// collectFrom does nothing while elements move to another table, where those taken out here would be counted again.
 func (s *Set) collectFrom(t *table, from, budget uint64, now Tick) (n int) {
+	if s.next.Load() != nil {
+		return 0
+	}
 	var k key
 	for i := from; budget > 0; i, budget = (i+1)&t.mask, budget-1 {
 		st := atomic.LoadUint64(t.state(i))
@@ -604,11 +611,19 @@ func slotsFor(elements int64) uint64 {
 }
 
 // grow moves the elements to a table with room for at least so many, which may be as large as before: then the dead
-// slots go. It is called under the registry's lock; frames go on reading and writing. Counters that frames add to
-// meanwhile are carried over afterwards.
+// slots go. It is called under the registry's lock; frames go on reading and writing. What they add meanwhile may be
+// more than the new table takes: then it is thrown away, and a larger one is made.
 func (s *Set) grow(elements int64, now Tick) {
-	old := s.table.Load()
 	slots := slotsFor(elements)
+	for !s.moveTo(slots, now) {
+		slots *= 2
+	}
+}
+
+// moveTo is grow's try with a table of so many slots; false when it was too small. Counters that frames add to meanwhile
+// are carried over afterwards.
+func (s *Set) moveTo(slots uint64, now Tick) bool {
+	old := s.table.Load()
 	t := newTable(slots, &s.layout, s.nExt)
 	s.next.Store(t)
 	for i := range s.locks { // whoever has not seen it is done
@@ -655,15 +670,26 @@ func (s *Set) grow(elements int64, now Tick) {
 					counted = append(counted, moved{i, j, to[0], to[1]})
 				}
 				s.carry(old, t, i, j, notes)
+			} else {
+				t.lacks.Store(true)
 			}
 		}
 		l.unlock()
+		if t.lacks.Load() {
+			break
+		}
 	}
 	for i := range s.locks {
 		s.locks[i].lock()
 	}
-	s.table.Store(t)
 	s.next.Store(nil)
+	if t.lacks.Load() {
+		for i := range s.locks {
+			s.locks[i].unlock()
+		}
+		return false
+	}
+	s.table.Store(t)
 	if s.nets != nil {
 		s.nets.renew()
 	}
@@ -681,6 +707,7 @@ func (s *Set) grow(elements int64, now Tick) {
 			atomic.AddUint64(&to[1], b-m.bytes)
 		}
 	}
+	return true
 }
 
 // carry takes an element's comment along.

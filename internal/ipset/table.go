@@ -54,6 +54,7 @@ type table struct {
 	hashN int    // words of a key that are hashed, the last of them through last
 	last  uint64 // mask of the last word hashed
 
+	lacks atomic.Bool  // while elements move to it: one found no room
 	used  atomic.Int64 // slots that are not empty
 	limit int64        // of used: beyond, insertions fail until the table is made larger
 
