@@ -50,6 +50,10 @@ func (s *SetName) query(c *compiler) ipset.Query {
 			q.Src |= 1 << i
 		}
 	}
+	// As for -i and -o: before routing there is no way out, and behind it none in (par->state of hash_netiface4_kadt).
+	if none := &baseTable[c.place/2]; len(s.Src) > 1 && (s.Src[1] && none.noIn || !s.Src[1] && none.noOut) {
+		return q
+	}
 	q.Ports[packet.Inside] = ipset.Names{ipset.NameOf("inside"), ipset.NameOf(c.opt.InsideName)}
 	q.Ports[packet.Outside] = ipset.Names{ipset.NameOf("outside"), ipset.NameOf(c.opt.OutsideName)}
 	return q

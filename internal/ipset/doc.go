@@ -42,6 +42,8 @@
 //
 //   - A new element never begins with the counters of a deleted one whose place it takes.
 //   - An element of bitmap:ip,mac whose MAC address is not known yet is never late; the kernel takes its seconds for a time.
+//   - The name of an interface and a wildcard that it begins with are two elements; the kernel takes what comes second for
+//     the first, or not, by their order.
 //   - An expired element of hash:net,iface no longer hides shorter networks.
 //   - A packet's addition can make a table larger by and by, where the kernel's is lost.
 //   - An interface's name in hash:net,iface is that of the wire's port; physdev: names are the same ports, asked after the

@@ -21,6 +21,8 @@ type Generator struct {
 	Side Side
 	// Memory: with matches that remember addresses, whose answers hang on all packets before. They need a clock.
 	Memory bool
+	// Sets are such as rules name; nil: rules name none.
+	Sets []Set
 }
 
 // New returns a generator for the twin. Two with the same numbers make the same.
@@ -138,6 +140,18 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && strings.Contains(conditions, " -i ") || g.refused(name, conditions) {
 				conditions = g.Conditions(version, early)
 			}
+			if len(g.Sets) > 0 {
+				if !g.one(3) {
+					conditions = ""
+				}
+				for n := g.IntN(8); n < 6; n += 5 {
+					conditions += g.setMatch(version)
+				}
+				if g.one(4) {
+					fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, g.setTarget(version, name))
+					continue
+				}
+			}
 			if g.Side == Kernel && name == "mangle" && g.one(8) {
 				conditions, target := g.rewriting(version)
 				fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, target)
@@ -176,9 +190,10 @@ func (g Generator) rewriting(version int) (conditions, target string) {
 }
 
 // refused says that the kernel does not take the conditions in every chain of the table mangle (hooks of xt_mac.c,
-// checkentry of xt_addrtype.c), or that the port of a bridge is known there where an interface is not.
+// checkentry of xt_addrtype.c), or that the port of a bridge is known there where an interface is not; or that they ask for
+// interfaces beside a set that has some.
 func (g Generator) refused(table, conditions string) bool {
-	if g.Side != Kernel || table != "mangle" {
+	if g.Side != Kernel || table != "mangle" && !g.bridged() {
 		return false
 	}
 	for _, s := range []string{" -i ", " -o ", "-m mac", "--limit-iface", "-m physdev"} {

@@ -22,6 +22,12 @@
 //
 // Each side reads the rules for itself; only -i and -o are rewritten for the kernel (kernelText).
 //
+// Rules with IP sets (sets.go, TestSets) are compared in the same way, and at the end what ipset save prints. In sets with
+// interfaces the kernel looks for the bridge, whichever port a packet came by: there corewire's ports are both called br0
+// as well, and rules that ask for interfaces in another way are not generated beside them. Elements with physdev: are left
+// out, for no rule of iptables can ask for them, and elements with a wildcard are in sets that rules do not change: to the
+// kernel what such a name begins is the same element.
+//
 // # Exit status
 //
 //	0  equal, but for differences that the table of known ones explains (known.go)

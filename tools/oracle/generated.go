@@ -127,6 +127,9 @@ func (j *judges) judge(s *ruleSummary, t *trial) error {
 func (t *trial) describe(d *verdictDifference) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%v, ports %q): %s\n%s", t.name, t.family, t.ports, d.What, d.Detail)
+	if t.sets != "" {
+		fmt.Fprintf(&b, "  sets:\n%s", t.sets)
+	}
 	fmt.Fprintf(&b, "  rules:\n%s", t.text)
 	fmt.Fprintf(&b, "  frames:\n")
 	for i, s := range t.frames[:d.Frame] {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"corewire/conntrack"
+	"corewire/dataplane"
 	"corewire/internal/packet"
 	"corewire/internal/replay"
 	"corewire/rules"
@@ -25,6 +26,7 @@ type trial struct {
 	family  rules.Family
 	ports   [packet.Ports]string // the interfaces' names, for the kernel's as well
 	sets    string               // in ipset save form
+	bridge  string               // what rules call the interface of every packet; "": by ports
 	frames  []shot
 	marshal marshal
 }
@@ -140,6 +142,11 @@ func (j *judges) load(t *trial, f *rules.File) (tables []*xtable, err error) {
 		}
 	}()
 	return tables, j.kernel.do(func() error {
+		if t.sets != "" || j.ipsets {
+			if err := j.loadSets(t); err != nil {
+				return err
+			}
+		}
 		if err := restore(command, text(f, t.family)); err != nil {
 			return err
 		}
@@ -218,7 +225,11 @@ func slots(tables []*xtable, rs *rules.Ruleset, f rules.Family) ([]slot, error) 
 
 // options are what the firewall compiles its rules for (internal/config), with the names of the trial.
 func (t *trial) options() rules.Options {
-	return rules.Options{InsideName: t.ports[0], OutsideName: t.ports[1], Clock: true, Rejects: true}
+	o := rules.Options{InsideName: t.ports[0], OutsideName: t.ports[1], Clock: true, Rejects: true}
+	if t.bridge != "" {
+		o.InsideName, o.OutsideName = t.bridge, t.bridge
+	}
+	return o
 }
 
 // run judges the frames of a trial by both, up to the first difference.
@@ -228,10 +239,19 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 	if err != nil {
 		return r, err
 	}
-	rs, err := rules.Compile([]*rules.File{f}, t.options())
+	sets, err := t.ownSets(j.now())
 	if err != nil {
 		return r, err
 	}
+	opt := t.options()
+	if sets != nil {
+		opt.Sets = sets
+	}
+	rs, err := rules.Compile([]*rules.File{f}, opt)
+	if err != nil {
+		return r, err
+	}
+	begin := time.Now()
 	tables, err := j.load(t, f)
 	if err != nil {
 		return r, err
@@ -246,7 +266,7 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			r.rules++
 		}
 	}
-	own, err := newCorewire(rs, conntrack.DefaultSettings(), nil)
+	own, err := newCorewire(rs, conntrack.DefaultSettings(), func(c *dataplane.Config) { c.Sets = sets })
 	if err != nil {
 		return r, err
 	}
@@ -255,6 +275,12 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 	seen := make([]bool, len(list))
 	moved := make([]bool, rs.Counters())
 	for n, s := range t.frames {
+		if s.sleep > 0 {
+			if time.Since(begin) > hurry {
+				return r, errSlow
+			}
+			time.Sleep(s.sleep)
+		}
 		s.frame = unicast(s.frame)
 		p := packet.Packet{Frame: s.frame, In: s.in}
 		packet.Parse(&p)
@@ -270,8 +296,7 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return r, err
 		}
-		now := conntrack.Tick(time.Since(j.start) / time.Millisecond)
-		d, err := own.send(s.in, s.frame, now)
+		d, err := own.send(s.in, s.frame, j.now())
 		if err != nil {
 			return r, err
 		}
@@ -348,8 +373,20 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			return r, nil
 		}
 	}
+	if sets != nil && len(t.frames) > 0 {
+		wrong, err := j.differentSets(sets, j.now())
+		if err != nil {
+			return r, err
+		}
+		if wrong != "" {
+			r.difference = &verdictDifference{Frame: len(t.frames), What: "sets", Detail: "  " + wrong + "\n"}
+		}
+	}
 	return r, nil
 }
+
+// now is corewire's clock.
+func (j *judges) now() conntrack.Tick { return conntrack.Tick(time.Since(j.start) / time.Millisecond) }
 
 // sameDatagram says that two frames are the same but for what is behind their datagram, which br_netfilter cuts off.
 func sameDatagram(a, b []byte) bool {
@@ -411,7 +448,7 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 func turns(r *rules.Rule) bool {
 	for _, m := range r.Matches {
 		switch m.Name() {
-		case "statistic", "limit", "hashlimit", "recent", "connlimit", "quota":
+		case "statistic", "limit", "hashlimit", "recent", "connlimit", "quota", "set":
 			return true
 		}
 	}

@@ -24,6 +24,8 @@ var unexercised = map[string]string{
 	"hashlimit":               "its tokens come by two clocks: see TestMemory",
 	"recent":                  "it asks two clocks: see TestMemory",
 	"connlimit":               "see TestMemory",
+	"set":                     "sets must be made before: see TestSets",
+	"SET":                     "sets must be made before: see TestSets",
 	"statistic --probability": "each side throws its own dice",
 	"SECMARK":                 "it needs a security module, and does nothing here",
 	"CONNSECMARK":             "it needs a security module, and does nothing here",

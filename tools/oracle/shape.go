@@ -9,6 +9,7 @@ import (
 	"corewire/internal/packet"
 	"corewire/internal/packet/packettest"
 	"corewire/rules"
+	"corewire/rules/rulestest"
 )
 
 // shape is a packet before it is put together: what rules ask about, each for itself.
@@ -41,6 +42,7 @@ type shaper struct {
 	id      uint32 // of the last datagram that was cut into fragments
 	addrs   []netip.Addr
 	ports   []uint16
+	sets    map[string]*rulestest.Set // by name, that rules may ask
 }
 
 // aim is a rule, with where it stands.
@@ -295,6 +297,10 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 				if s.one(3) {
 					x.routing[5] = 1
 				}
+			}
+		case *rules.SetMatch:
+			if !s.one(4) {
+				s.belong(x, m.SetName.Name, m.Src)
 			}
 		case *rules.PhysdevMatch:
 			s.arrive(x, m.In, want(false), false)

@@ -34,6 +34,11 @@ func (j *judges) shrink(t *trial, d *verdictDifference) (*trial, error) {
 			return differs(&x)
 		})
 		small.text = strings.Join(list, "")
+		small.sets = strings.Join(reduce(strings.SplitAfter(small.sets, "\n"), end, func(list []string) bool {
+			x := small
+			x.sets = strings.Join(list, "")
+			return x.sets != "" && differs(&x)
+		}), "")
 	}
 	frames()
 	lines()
