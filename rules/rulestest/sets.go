@@ -90,7 +90,7 @@ func (g *Generator) MakeSets(version int, kinds []string) string {
 				continue
 			}
 			s.Members = append(s.Members, m)
-			fmt.Fprintf(&b, "add %s %s%s%s\n", s.Name, m, g.memberOptions(s.Timeout, counters, info), option)
+			fmt.Fprintf(&b, "add %s %s%s%s\n", s.Name, m, g.memberOptions(s.Timeout, s.lasting(g.Side), counters, info), option)
 		}
 		g.Sets = append(g.Sets, s)
 	}
@@ -124,18 +124,28 @@ func (g *Generator) MakeSets(version int, kinds []string) string {
 				s.Members = append(s.Members, m)
 			}
 			s.Wildcard = s.Wildcard || g.Sets[k].Wildcard
-			b.WriteString(g.memberOptions(s.Timeout, counters, info) + "\n")
+			b.WriteString(g.memberOptions(s.Timeout, false, counters, info) + "\n")
 		}
 		g.Sets = append(g.Sets, s)
 	}
 	return b.String()
 }
 
+// lasting says that elements are not brief: of a network with interfaces the kernel lets expired elements hide shorter ones
+// until they are collected; and the twin does not know how long a network is that a packet adds while expired ones still count.
+func (s *Set) lasting(side Side) bool {
+	return slices.Contains(s.Parts, "iface") || side == Twin && slices.Contains(s.Parts, "net")
+}
+
 // memberOptions returns what stands behind an element.
-func (g Generator) memberOptions(timeout, counters, info bool) string {
+func (g Generator) memberOptions(timeout, lasting, counters, info bool) string {
 	var b strings.Builder
 	if timeout && !g.one(3) {
-		fmt.Fprintf(&b, " timeout %d", []int{0, Brief, Brief, Long, Long}[g.IntN(5)])
+		n := []int{0, Brief, Brief, Long, Long}[g.IntN(5)]
+		if lasting {
+			n = Long
+		}
+		fmt.Fprintf(&b, " timeout %d", n)
 	}
 	if counters { // given, for the kernel leaves the counters of a deleted element to the one that takes its place
 		n := g.IntN(4)
@@ -270,8 +280,12 @@ func (g Generator) setTarget(version int, table string) string {
 			}
 		}
 	}
+	brief := Brief
+	if g.Side == Twin {
+		brief = Long
+	}
 	add := func() string {
-		return " --add-set " + one() + g.Pick("", " --exist") + g.Pick("", "", fmt.Sprintf(" --timeout %d", []int{0, Brief, Long}[g.IntN(3)]))
+		return " --add-set " + one() + g.Pick("", " --exist") + g.Pick("", "", fmt.Sprintf(" --timeout %d", []int{0, brief, Long}[g.IntN(3)]))
 	}
 	n := 4
 	if table == "mangle" {
