@@ -99,11 +99,7 @@ func (e *Engine) Explain(ctx context.Context, frame []byte, in packet.Port, stat
 	}
 	x.Cacheable = p.Flags&notAlike == 0 && x.State != conntrack.StateInvalid && x.State != conntrack.StateUntracked
 	for i := range steps {
-		s := &steps[i]
-		x.Asked = append(x.Asked, s.Asked...)
-		if s.Did == "packet changed" {
-			x.Asked = append(x.Asked, "the packet is changed")
-		}
+		x.Asked = append(x.Asked, steps[i].Asked...)
 	}
 	x.Cacheable = x.Cacheable && len(x.Asked) == 0
 	return x, nil

@@ -34,7 +34,9 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 		return nil, err
 	}
 	c.rs.ways()
-	c.rs.moveSets()
+	for f := range c.rs.prog {
+		c.rs.moveSets(&c.rs.prog[f])
+	}
 	if err := c.rs.CheckTimeouts(opt.Timeouts); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,17 @@ const (
 	effectSets                      // additions to sets, deletions and looks into them: setChanges[value]
 )
 
+// forbids says why no verdict is cached behind an effect; empty when one may be.
+func (k effectKind) forbids() string {
+	switch k {
+	case effectNone, effectMark, effectSet, effectSave, effectRestore:
+		return ""
+	case effectSets:
+		return "sets are changed"
+	}
+	return "the packet is changed"
+}
+
 // effect is an Effect as the matcher carries it out.
 type effect struct {
 	kind  effectKind

@@ -11,8 +11,8 @@ type Step struct {
 	Rule    RuleID
 	Matched bool
 	Why     string   // what did not hold; empty when the rule matched
-	Did     string   // what a rule that matched changed: "mark 0x0 becomes 0x1", "packet changed"; else empty
-	Asked   []string // what it asked that the next packet of the connection may answer otherwise: then no verdict is cached
+	Did     string   // what a rule that matched changed: "mark 0x0 becomes 0x1", "the packet is changed"; else empty
+	Asked   []string // what it asked that the next packet of the connection may answer otherwise, or did: then no verdict is cached
 }
 
 // opNames say what a condition asks, for Explain.
@@ -90,7 +90,7 @@ func (rs *Ruleset) ExplainRaw(p *packet.Packet, c *Context) ([]Step, Early) {
 // explain is Explain for one base chain.
 func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (Verdict, RuleID) {
 	g := &rs.prog[f]
-	cc := compiler{rs: &Ruleset{memory: rs.memory}, live: g, opt: rs.opt, cur: &program{v6: g.v6}, place: f}
+	cc := compiler{rs: &Ruleset{memory: rs.memory, movedSets: rs.movedSets}, live: g, opt: rs.opt, cur: &program{v6: g.v6}, place: f}
 	cc.opt.Clock = true
 	type place struct{ rank, end uint32 }
 	at := place{g.chains[0].firstRank, g.chains[0].rank}
@@ -125,14 +125,18 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		case VerbEffect:
 			mark, conn, w := c.Mark, c.ConnMark, walk{g: g, full: true, cacheable: true}
 			kept := w.apply(&g.effects[r.arg], p, c)
-			did := &(*steps)[len(*steps)-1].Did
+			s := &(*steps)[len(*steps)-1]
+			why := g.effects[r.arg].kind.forbids()
 			switch {
 			case c.Mark != mark:
-				*did = fmt.Sprintf("mark %#x becomes %#x", mark, c.Mark)
+				s.Did = fmt.Sprintf("mark %#x becomes %#x", mark, c.Mark)
 			case c.ConnMark != conn:
-				*did = fmt.Sprintf("mark of the connection %#x becomes %#x", conn, c.ConnMark)
-			case !w.cacheable:
-				*did = "packet changed"
+				s.Did = fmt.Sprintf("mark of the connection %#x becomes %#x", conn, c.ConnMark)
+			default:
+				s.Did = why
+			}
+			if why != "" {
+				s.Asked = append(s.Asked, why)
 			}
 			if !kept {
 				return Drop, r.id
@@ -152,6 +156,7 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome) {
 	c.asked = nil
 	list := c.conditions(r)
+	c.rs.moveSets(c.cur)
 	for i, q := range list {
 		switch q.op {
 		case opSrc:
@@ -169,7 +174,7 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 		if q.n == 1 && q.op >= opDir && (ctx.State == Invalid || ctx.State == Untracked) {
 			continue
 		}
-		if q.op.volatile(p.Proto) && c.agrees(r, list[i+1:], p, ctx) {
+		if c.cur.volatile(&q, p.Proto) && c.agrees(r, list[i+1:], p, ctx) {
 			c.asked = append(c.asked, opNames[q.op])
 		}
 		if o := c.cur.test(&q, p, ctx); o != yes {
@@ -187,7 +192,7 @@ func (c *compiler) agrees(r *Rule, list []pred, p *packet.Packet, ctx *Context) 
 		case opSrc, opDst, opHeader:
 			continue // these come first, and a header that is not there drops the packet
 		}
-		if !q.op.volatile(p.Proto) && !q.op.effect() && c.cur.test(&q, p, ctx) == no {
+		if !c.cur.volatile(&q, p.Proto) && !q.op.effect() && c.cur.test(&q, p, ctx) == no {
 			return false
 		}
 	}

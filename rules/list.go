@@ -3,13 +3,22 @@ package rules
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // lister is a module or target that `iptables -L -v -n` prints otherwise than iptables-save.
 type lister interface {
 	// AppendList appends what iptables prints for it behind a rule's addresses, with a blank before it.
 	AppendList(b []byte) []byte
+}
+
+// versionLister is a lister for which the IP version matters.
+type versionLister interface {
+	// appendListOf is AppendList for one IP version, or Both: then what differs is left out.
+	appendListOf(b []byte, f Family) []byte
 }
 
 // AppendList appends what `iptables -L -v -n` prints of the rule behind its addresses: goto, matches, and the options of the
@@ -19,7 +28,11 @@ func (r *Rule) AppendList(b []byte, f Family) []byte {
 		b = append(b, "[goto] "...)
 	}
 	for _, m := range r.Matches {
-		b = appendList(b, m)
+		if l, ok := m.(versionLister); ok {
+			b = l.appendListOf(b, f)
+		} else {
+			b = appendList(b, m)
+		}
 	}
 	t := &r.Target
 	switch {
@@ -177,6 +190,9 @@ func (m *PortsMatch) AppendList(b []byte) []byte {
 	}
 	if m.dstSet {
 		b = m.Dst.appendList(b, "dpt")
+	}
+	if m.Chunks != nil {
+		b = m.Chunks.appendTypes(append(appendNot(b, m.Chunks.Not), ' '), "0x%04[1]X")
 	}
 	return b
 }
@@ -371,6 +387,212 @@ func (m *RoutingMatch) AppendList(b []byte) []byte {
 	return b
 }
 
+// appendListOf implements versionLister.
+func (m *RecentMatch) appendListOf(b []byte, f Family) []byte {
+	b = append(appendNot(b, m.Not), " recent: "...)
+	b = append(b, [...]string{RecentSet: "SET", RecentCheck: "CHECK", RecentUpdate: "UPDATE", RecentRemove: "REMOVE"}[m.Do]...)
+	if m.Seconds != 0 {
+		b = fmt.Appendf(b, " seconds: %d", m.Seconds)
+	}
+	if m.Reap {
+		b = append(b, " reap"...)
+	}
+	if m.Hits != 0 {
+		b = fmt.Appendf(b, " hit_count: %d", m.Hits)
+	}
+	if m.TTL {
+		b = append(b, " TTL-Match"...)
+	}
+	side := "source"
+	if m.Dst {
+		side = "dest"
+	}
+	b = fmt.Appendf(b, " name: %s side: %s", m.List, side)
+	if mask := m.maskText(f); mask != "" {
+		b = append(append(b, " mask: "...), mask...)
+	}
+	return b
+}
+
+// appendListOf implements versionLister.
+func (m *ConnlimitMatch) appendListOf(b []byte, f Family) []byte {
+	b = append(b, " #conn "...)
+	if m.Dst {
+		b = append(b, "dst"...)
+	} else {
+		b = append(b, "src"...)
+	}
+	bits := m.Mask
+	if bits < 0 && f != Both {
+		bits = map[Family]int16{IPv4: 32, IPv6: 128}[f]
+	}
+	if bits >= 0 {
+		b = fmt.Appendf(b, "/%d", bits)
+	}
+	if m.Above {
+		return fmt.Appendf(b, " > %d", m.Limit)
+	}
+	return fmt.Appendf(b, " <= %d", m.Limit)
+}
+
+// AppendList implements lister: the options as iptables-save has them, without the table's name. Only modes have commas.
+func (m *HashlimitMatch) AppendList(b []byte) []byte {
+	one := *m
+	one.Table = ""
+	text := bytes.Replace(one.AppendSave(nil), []byte(" --hashlimit-name "), nil, 1)
+	text = bytes.Replace(text, []byte(" --hashlimit-upto"), []byte(" limit: up to"), 1)
+	text = bytes.Replace(text, []byte(" --hashlimit-above"), []byte(" limit: above"), 1)
+	text = bytes.ReplaceAll(text, []byte(" --hashlimit-"), []byte(" "))
+	return append(b, bytes.ReplaceAll(text, []byte(","), []byte("-"))...)
+}
+
+// AppendList implements lister, as the AppendList of all modules below.
+func (m *ByteMatch) AppendList(b []byte) []byte {
+	text := bytes.Replace(m.AppendSave(nil), []byte(" --connbytes-mode"), []byte(" connbytes mode"), 1)
+	text = bytes.Replace(text, []byte(" --connbytes-dir"), []byte(" connbytes direction"), 1)
+	return append(b, bytes.Replace(text, []byte(" --"), []byte(" "), 1)...)
+}
+
+func (m *LabelMatch) AppendList(b []byte) []byte {
+	b = fmt.Appendf(appendNot(append(b, " connlabel"...), m.Not), " %d", m.Label)
+	if m.Set {
+		b = append(b, " set"...)
+	}
+	return b
+}
+
+func (m *HelperMatch) AppendList(b []byte) []byte {
+	return fmt.Appendf(appendNot(append(b, " helper match"...), m.Not), " \"%s\"", m.Helper)
+}
+
+// AppendList implements lister; libxt_quota.c does not print "!".
+func (m *QuotaMatch) AppendList(b []byte) []byte { return fmt.Appendf(b, " quota: %d bytes", m.Bytes) }
+
+func (m *U32Match) AppendList(b []byte) []byte {
+	one := *m
+	one.Not = false
+	return append(appendNot(append(b, " u32"...), m.Not), one.AppendSave(nil)[len(" --u32"):]...)
+}
+
+func (m *TimeMatch) AppendList(b []byte) []byte {
+	b = append(b, " TIME"...)
+	if m.Start != 0 || m.Stop != secondsPerDay-1 {
+		for _, x := range []struct {
+			word string
+			v    uint32
+		}{{"from", m.Start}, {"to", m.Stop}} {
+			b = fmt.Appendf(b, " %s %02d:%02d:%02d", x.word, x.v/3600, x.v/60%60, x.v%60)
+		}
+	}
+	on := func(from int, bits uint32, text func(int) string) {
+		sep := " on "
+		for k := from; k < 32; k++ {
+			if bits>>k&1 != 0 {
+				b = append(append(b, sep...), text(k)...)
+				sep = ","
+			}
+		}
+	}
+	if m.Weekdays != allWeekdays {
+		on(1, uint32(m.Weekdays), func(k int) string { return weekdayNames[k] })
+	}
+	if m.Monthdays != allMonthdays {
+		on(1, m.Monthdays, func(k int) string {
+			return strconv.Itoa(k) + [10]string{"th", "st", "nd", "rd", "th", "th", "th", "th", "th", "th"}[k%10]
+		})
+	}
+	for _, x := range []struct {
+		word    string
+		v, none uint32
+	}{{"starting from", m.From, 0}, {"until date", m.To, lastSecond}} {
+		if x.v != x.none {
+			b = fmt.Appendf(b, " %s %s", x.word, time.Unix(int64(x.v), 0).UTC().Format(time.DateTime))
+		}
+	}
+	if !m.KernelTZ {
+		b = append(b, " UTC"...)
+	}
+	if m.Contiguous {
+		b = append(b, " contiguous"...)
+	}
+	return b
+}
+
+// appendNumbers appends "spi:5" or "spis:!5:9", and nothing for all numbers.
+func appendNumbers(b []byte, name string, not bool, lo, hi uint32) []byte {
+	if lo == 0 && hi == 1<<32-1 && !not {
+		return b
+	}
+	b = append(b, name...)
+	if lo != hi {
+		b = append(b, 's')
+	}
+	return appendSpan(append(append(b, ':'), sign(not)...), uint64(lo), uint64(hi))
+}
+
+func (m *SPIMatch) AppendList(b []byte) []byte {
+	b = appendNumbers(append(append(append(b, ' '), m.module...), ' '), "spi", m.Not, m.Lo, m.Hi)
+	if m.HasLen { // libip6t_ah.c prints no blank
+		b = fmt.Appendf(b, "length:%s%d", sign(m.LenNot), m.Len)
+	}
+	if m.Zero {
+		b = append(b, " reserved"...)
+	}
+	return b
+}
+
+func (m *FragMatch) AppendList(b []byte) []byte {
+	b = appendNumbers(append(b, " frag "...), "id", m.Not, m.Lo, m.Hi)
+	if m.HasLen {
+		b = fmt.Appendf(b, " length:%s%d", sign(m.LenNot), m.Len)
+	}
+	for _, x := range []struct {
+		on   bool
+		text string
+	}{{m.Zero, " reserved"}, {m.First, " first"}, {m.More, " more"}, {m.Last, " last"}} {
+		if x.on {
+			b = append(b, x.text...)
+		}
+	}
+	return b
+}
+
+func (m *HeadersMatch) AppendList(b []byte) []byte {
+	b = fmt.Appendf(b, " ipv6header flags:%s0x%02X", sign(m.Not), m.Headers)
+	if m.Soft {
+		b = append(b, " soft"...)
+	}
+	return b
+}
+
+func (m *OptionsMatch) AppendList(b []byte) []byte {
+	b = append(append(b, ' '), m.module...)
+	if m.HasLen {
+		b = fmt.Appendf(b, " length:%s%d", sign(m.LenNot), m.Len)
+	}
+	if len(m.Options) > 0 {
+		text := (&OptionsMatch{Options: m.Options, module: m.module}).AppendSave(nil)
+		b = append(append(b, " opts"...), text[bytes.LastIndexByte(text, ' '):]...)
+	}
+	return b
+}
+
+func (m *MobilityMatch) AppendList(b []byte) []byte {
+	return appendListSpan(append(b, " mh"...), m.Not, uint64(m.Lo), uint64(m.Hi))
+}
+
+func (m *SetMatch) AppendList(b []byte) []byte { return appendPlain(b, m) }
+
+func (t *SetTarget) AppendList(b []byte) []byte { return appendPlain(b, t) }
+
+func (t *StripTarget) AppendList(b []byte) []byte { // libxt_TCPOPTSTRIP.c prints two blanks more
+	return append(append(b, "   TCPOPTSTRIP options"...), t.AppendSave(nil)[len(" --strip-options"):]...)
+}
+
+func (t *IgnoredTarget) AppendList(b []byte) []byte {
+	return append(append(append(b, ' '), t.target...), strings.NewReplacer(" --type", "", " --checksum-", " ", " --", " ").Replace(t.text)...)
+}
+
 // AppendList implements lister.
 func (t *LogTarget) AppendList(b []byte) []byte {
 	if t.target == "NFLOG" {
@@ -390,21 +612,43 @@ func (t *LogTarget) AppendList(b []byte) []byte {
 }
 
 // Volatile says why verdicts of packets that come to the rule are not cached on their connection: what it asks that may be
-// answered otherwise for the next packet of the same connection, state and port. Empty: it forbids nothing. A packet that
-// fails an earlier condition of the rule is not asked, and its verdict may be cached.
+// answered otherwise for the next packet of the same connection, state and port, or what it does for each packet. Empty: it
+// forbids nothing, or no packet comes to its chain. A packet that fails an earlier condition of the rule is not asked, and its
+// verdict may be cached.
 func (rs *Ruleset) Volatile(id RuleID) (why []string) {
-	r := rs.rules[id].Rule
-	c := compiler{rs: &Ruleset{}, opt: rs.opt, cur: &program{v6: r.Family == IPv6}}
-	c.opt.Clock = true
-	for _, q := range c.conditions(r) {
-		if q.op.volatile(protoTCP) {
-			if name := opNames[q.op]; len(why) == 0 || why[len(why)-1] != name {
-				why = append(why, name)
-			}
+	add := func(s string) {
+		if s != "" && !slices.Contains(why, s) {
+			why = append(why, s)
 		}
 	}
-	if r.Target.Verb == VerbLog && rs.opt.Logs {
-		why = append(why, "every packet is logged")
+	info := &rs.rules[id]
+	for f := range rs.prog {
+		g := &rs.prog[f]
+		index, ok := g.names[info.Chain]
+		if !ok || baseTable[f/2].table != info.Table {
+			continue
+		}
+		ch := g.chains[index]
+		k, ok := slices.BinarySearchFunc(g.rules[ch.firstRank:ch.rank], id, func(x rule, id RuleID) int { return int(x.id) - int(id) })
+		if !ok {
+			continue
+		}
+		r := &g.rules[int(ch.firstRank)+k]
+		first := r.pred
+		if r.flags&early != 0 {
+			first += uint32(r.all)
+		}
+		for _, q := range g.preds[first : first+uint32(r.rest)] {
+			if g.volatile(&q, protoTCP) {
+				add(opNames[q.op])
+			}
+		}
+		if r.verb == VerbEffect {
+			add(g.effects[r.arg].kind.forbids())
+		}
+	}
+	if info.Rule.Target.Verb == VerbLog && rs.opt.Logs {
+		add("every packet is logged")
 	}
 	return why
 }

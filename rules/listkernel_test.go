@@ -29,18 +29,41 @@ func TestListAsIptables(t *testing.T) {
 			"-p tcp -m tcpmss --mss 1:100 -m tcpmss ! --mss 5", "-m pkttype --pkt-type multicast -m pkttype ! --pkt-type unicast", "-j REJECT", "-p tcp -j REJECT --reject-with tcp-reset",
 			"-j LOG --log-prefix abc: --log-level 7 --log-tcp-sequence --log-ip-options --log-uid", "-j LOG", "-j NFLOG --nflog-group 3 --nflog-prefix pre --nflog-size 64 --nflog-threshold 5", "! -p 77", "-g a",
 			"-m ttl --ttl-eq 3 -g a",
+			"-m recent --name R --set", "-m recent --rcheck --seconds 5 --hitcount 3 --name R --rsource --mask 255.255.255.0", "-m recent ! --update --seconds 5 --reap --rttl --name R --rdest",
+			"-m recent --remove --name R", "-m connlimit --connlimit-above 3", "-m connlimit --connlimit-upto 3 --connlimit-mask 24 --connlimit-daddr",
+			"-m hashlimit --hashlimit-above 100/sec --hashlimit-mode srcip --hashlimit-name h1", "-m hashlimit --hashlimit-upto 5/min --hashlimit-burst 9 --hashlimit-mode srcip,dstport --hashlimit-name h2 -p tcp",
+			"-m hashlimit --hashlimit-upto 5/min --hashlimit-name h3 --hashlimit-htable-size 64 --hashlimit-htable-max 100 --hashlimit-htable-expire 5000 --hashlimit-htable-gcinterval 500",
+			"-m hashlimit --hashlimit-above 512kb/s --hashlimit-burst 1mb --hashlimit-mode dstip --hashlimit-dstmask 24 --hashlimit-name h4",
+			"-m hashlimit --hashlimit-above 10/day --hashlimit-mode srcip --hashlimit-srcmask 16 --hashlimit-name h5",
+			"-m hashlimit --hashlimit-above 512kb/s --hashlimit-mode dstip --hashlimit-name h6",
+			"-m connbytes --connbytes 100:200 --connbytes-dir original --connbytes-mode packets", "-m connbytes ! --connbytes 100 --connbytes-dir both --connbytes-mode bytes",
+			"-m connbytes --connbytes 7:8 --connbytes-dir reply --connbytes-mode avgpkt", "-m connlabel --label 5 --set", "-m connlabel ! --label 7",
+			"-p sctp -m sctp --chunk-types any DATA,INIT", "-p sctp -m sctp ! --chunk-types all DATA:Be,ABORT:T", "-p sctp -m sctp --dport 5 --chunk-types only SACK", "-p sctp -m sctp --chunk-types all ALL",
+			"-p dccp -m dccp --sport 1:5 ! --dport 7",
+			"-p ah -m ah --ahspi 5", "-p ah -m ah ! --ahspi 5:9", "-p ah -m ah", "-p esp -m esp --espspi 5", "-p esp -m esp ! --espspi 5:9", "-p esp -m esp",
+			"-m helper --helper ftp", "-m helper ! --helper ftp-21", "-m quota --quota 500", "-m quota ! --quota 500", "-m u32 --u32 6&0xFF=1", "-m u32 ! --u32 0>>22&0x3C@4=0x1:0x5,0x9&&8=7",
+			"-m time --timestart 08:00 --timestop 17:30:05 --weekdays Mon,Tue", "-m time --datestart 2026-01-01T00:00:00 --datestop 2027-01-01", "-m time --monthdays 1,2,23 --kerneltz",
+			"-m time ! --weekdays Sat,Sun ! --monthdays 13", "-m time --timestart 22:00 --timestop 02:00 --contiguous", "-p udplite",
+			"-j LOG --log-macdecode", "-f", "! -f", "-p 132", "-p 50 -j RETURN", "-m addrtype ! --src-type LOCAL --limit-iface-out", "-m conntrack --ctstate SNAT,DNAT,UNTRACKED --ctreplsrc 1.2.3.4 --ctreplsrcport 5:7",
+			"-m set --match-set s src", "-m set ! --match-set n src,dst --return-nomatch ! --update-counters --packets-gt 5 ! --bytes-eq 7", "-j AUDIT --type accept", "-j SET --add-set s src --exist --timeout 5", "-j SET --del-set n dst,src",
 		}},
 		{"ip6tables", IPv6, []string{
 			"-s 2001:db8::/32 -p tcp -m tcp --dport 80 -j ACCEPT", "-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j REJECT", "-p ipv6-icmp -m icmp6 ! --icmpv6-type 1/3 -j REJECT --reject-with icmp6-adm-prohibited",
 			"-m hl --hl-eq 5 -m hl --hl-lt 6 -m hl ! --hl-eq 7", "-m rt --rt-type 0 --rt-segsleft 1:2 ! --rt-len 4 -j DROP", "-m rt --rt-segsleft 3",
+			"-m ah --ahspi 5 --ahlen 12 --ahres", "-m ah ! --ahspi 1:2 ! --ahlen 8", "-m frag --fragid 5 --fragmore", "-m frag ! --fragid 5:9 --fraglast --fragres", "-m frag --fragfirst", "-m frag --fraglen 5",
+			"-m ipv6header --header hop,frag --soft", "-m ipv6header ! --header ah,esp", "-m hbh --hbh-len 8 --hbh-opts 1:2,5", "-m hbh ! --hbh-len 8", "-m dst --dst-len 5", "-m dst --dst-opts 3",
+			"-p mh -m mh --mh-type 1:5", "-p mh -m mh ! --mh-type 3", "-m recent --set --name R6 --mask ffff:ffff::", "-m connlimit --connlimit-above 3 --connlimit-mask 64",
+			"-m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-srcmask 64 --hashlimit-name h7", "-m hashlimit --hashlimit-upto 10/sec --hashlimit-mode dstip,srcport --hashlimit-name h8 --hashlimit-burst 7 -p udp", "-m rt --rt-type 0 --rt-0-res",
 		}},
-		{"iptables -t raw", IPv4, []string{"-p udp -j CT --notrack", "-p udp -j NOTRACK", "-p udp -j CT --zone 5"}},
+		{"iptables -t raw", IPv4, []string{"-p udp -j CT --notrack", "-p udp -j NOTRACK", "-p udp -j CT --zone 5", "-p tcp --dport 21 -j CT --helper ftp", "-p udp -j CT --ctevents new,destroy"}},
 		{"iptables -t mangle", IPv4, []string{
 			"-j MARK --set-mark 1", "-j MARK --set-xmark 1/0xff", "-j MARK --and-mark 0xf", "-j MARK --or-mark 0xf", "-j MARK --xor-mark 0xf", "-j CONNMARK --save-mark", "-j CONNMARK --restore-mark --mask 0xff",
 			"-j CONNMARK --set-mark 4", "-j CONNMARK --save-mark --nfmask 0xf --ctmask 0xff", "-j CONNMARK --and-mark 7", "-j CONNMARK --or-mark 7", "-j CONNMARK --xor-mark 7", "-j CONNMARK --set-xmark 1/3",
 			"-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu", "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400", "-j DSCP --set-dscp 10", "-j TOS --set-tos 0x10/0x3f",
-			"-j TOS --set-tos 0x10", "-j TTL --ttl-set 5", "-j TTL --ttl-inc 5", "-j TTL --ttl-dec 1",
+			"-j TOS --set-tos 0x10", "-j TTL --ttl-set 5", "-j TTL --ttl-inc 5", "-j TTL --ttl-dec 1", "-p udp -j CHECKSUM --checksum-fill",
+			"-p tcp -j ECN --ecn-tcp-remove", "-p tcp -j TCPOPTSTRIP --strip-options timestamp,5", "-j SET --map-set m src --map-mark", "-j SET --map-set m src --map-mark --map-prio --map-queue",
 		}},
+		{"ip6tables -t mangle", IPv6, []string{"-j HL --hl-set 5", "-j HL --hl-inc 5", "-j HL --hl-dec 5", "-j DSCP --set-dscp 0x2", "-p tcp -j TCPMSS --set-mss 1220"}},
 	} {
 		t.Run(tc.tool, func(t *testing.T) {
 			isolated(t)
@@ -51,6 +74,9 @@ func TestListAsIptables(t *testing.T) {
 			}
 			if table == "raw" {
 				chain = "PREROUTING"
+			}
+			if out, err := exec.Command("sh", "-c", "ipset create s hash:ip counters timeout 0 && ipset create n hash:net,port counters && ipset create m hash:ip skbinfo").CombinedOutput(); err != nil {
+				t.Logf("no sets: %s%v", out, err)
 			}
 			run := func(args ...string) (string, error) {
 				out, err := exec.Command(words[0], append(append([]string{"-w"}, words[1:]...), args...)...).CombinedOutput()
@@ -65,18 +91,27 @@ func TestListAsIptables(t *testing.T) {
 					t.Logf("%s does not take %q: %s", tc.tool, rule, out) // an extension that the machine's kernel or tool does not have
 					continue
 				}
-				out, err := run("-L", chain, "-v", "-n")
+				out, err := exec.Command(words[0], append(append([]string{"-w"}, words[1:]...), "-L", chain, "-v", "-n")...).Output() // without warnings
 				if err != nil {
-					t.Fatal(out)
+					t.Fatal(err)
 				}
-				lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+				lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 				at := strings.Index(lines[1], "destination") + len("destination         ")
 				want := lines[len(lines)-1]
 				if len(want) < at {
 					want += strings.Repeat(" ", at-len(want))
 				}
-				rs := mustCompile(t, "*"+table+"\n:a - [0:0]\n-A "+chain+" "+rule+"\nCOMMIT\n")
-				if got := string(rs.rules[0].Rule.AppendList(nil, tc.family)); strings.TrimRight(got, " ") != strings.TrimRight(want[at:], " ") {
+				f, err := Parse("t", []byte("*"+table+"\n:a - [0:0]\n-A "+chain+" "+rule+"\nCOMMIT\n"), Both)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var r *Rule
+				for _, c := range f.Tables[0].Chains {
+					if c.Name == chain {
+						r = c.Rules[0]
+					}
+				}
+				if got := string(r.AppendList(nil, tc.family)); strings.TrimRight(got, " ") != strings.TrimRight(want[at:], " ") {
 					t.Errorf("%s: %q, want %q", rule, got, want[at:])
 				}
 				compared++

@@ -110,6 +110,11 @@ func (o op) volatile(proto uint8) bool {
 	return false
 }
 
+// volatile says that a condition of the program may answer differently for packets of one connection, as op.volatile does.
+func (g *program) volatile(q *pred, proto uint8) bool {
+	return q.op.volatile(proto) || q.op == opSet && g.sets[q.a].volatile()
+}
+
 // effect says that asking changes something, drops a packet whose TCP options are broken, or that the answer differs each
 // time: what stands before it must be asked before, and what stands behind it only if it holds.
 func (o op) effect() bool {

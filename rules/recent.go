@@ -123,16 +123,24 @@ func (m *RecentMatch) AppendSave(b []byte) []byte {
 		b = append(b, " --rttl"...)
 	}
 	b = append(append(b, " --name "...), m.List...)
-	switch m.family { // a rule for both versions has no mask, and prints none
-	case IPv4:
-		b = append(append(b, " --mask "...), (packet.Addr{Lo: 0xffff<<32 | m.Mask.Hi>>32}).Netip().String()...)
-	case IPv6:
-		b = append(append(b, " --mask "...), m.Mask.Netip6().String()...)
+	if mask := m.maskText(m.family); mask != "" {
+		b = append(append(b, " --mask "...), mask...)
 	}
 	if m.Dst {
 		return append(b, " --rdest"...)
 	}
 	return append(b, " --rsource"...)
+}
+
+// maskText returns the mask as addresses of an IP version are written; a rule for both versions has none.
+func (m *RecentMatch) maskText(f Family) string {
+	switch f {
+	case IPv4:
+		return (packet.Addr{Lo: 0xffff<<32 | m.Mask.Hi>>32}).Netip().String()
+	case IPv6:
+		return m.Mask.Netip6().String()
+	}
+	return ""
 }
 
 // recentList is one list, shared by all workers and both IP versions (struct recent_table in

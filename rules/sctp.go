@@ -148,7 +148,12 @@ func (m *PortsMatch) AppendSave(b []byte) []byte {
 }
 
 func (x *ChunkMatch) appendSave(b []byte) []byte {
-	b = fmt.Appendf(appendNot(b, x.Not), " --chunk-types %s ", chunkModes[x.Mode])
+	return x.appendTypes(append(appendNot(b, x.Not), " --chunk-types "...), "%[2]s")
+}
+
+// appendTypes appends mode and types; format prints a type of its number and its name.
+func (x *ChunkMatch) appendTypes(b []byte, format string) []byte {
+	b = append(append(b, chunkModes[x.Mode]...), ' ')
 	every, none := true, true
 	for _, w := range x.Types {
 		every, none = every && w == 1<<32-1, none && w == 0
@@ -163,7 +168,7 @@ func (x *ChunkMatch) appendSave(b []byte) []byte {
 		if !x.has(t.num) {
 			continue
 		}
-		b = append(b, t.name...)
+		b = fmt.Appendf(b, format, t.num, t.name)
 		for _, f := range x.Flags {
 			if f.Type != t.num {
 				continue

@@ -358,15 +358,13 @@ func (t *SetTarget) compile(c *compiler) effect {
 	return effect{kind: effectSets, value: uint32(len(c.cur.setChanges) - 1)}
 }
 
-// moveSets notes which set matches ask sets that rules change. A list passes changes on to its members, which are not
-// known for good: then all are.
-func (rs *Ruleset) moveSets() {
+// moveSets notes which of a program's set matches ask sets that rules change. A list passes changes on to its members, which
+// are not known for good: then all are.
+func (rs *Ruleset) moveSets(g *program) {
 	lists := slices.ContainsFunc(rs.movedSets, func(h *ipset.Handle) bool { return h.Kind() == ipset.ListSet })
-	for f := range rs.prog {
-		for i := range rs.prog[f].sets {
-			q := &rs.prog[f].sets[i]
-			q.moved = lists || slices.Contains(rs.movedSets, q.handle) || q.handle.Kind() == ipset.ListSet && len(rs.movedSets) > 0
-		}
+	for i := range g.sets {
+		q := &g.sets[i]
+		q.moved = lists || slices.Contains(rs.movedSets, q.handle) || q.handle.Kind() == ipset.ListSet && len(rs.movedSets) > 0
 	}
 }
 

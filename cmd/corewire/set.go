@@ -61,7 +61,7 @@ func newSetVerb(use, short string, least int) *cobra.Command {
 				return err
 			}
 			if !yes {
-				return fmt.Errorf("%s is NOT in set %s.", args[1], args[0])
+				return fmt.Errorf("%s is NOT in set %s", args[1], args[0])
 			}
 			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: %s is in set %s.\n", args[1], args[0])
 			return err
