@@ -97,11 +97,10 @@ func (e *Engine) Explain(ctx context.Context, frame []byte, in packet.Port, stat
 	if r.Verdict != rules.Accept {
 		x.Verdict, x.Reason = Drop, DropRule
 	}
-	x.Cacheable = p.Flags&notAlike == 0 && x.State != conntrack.StateInvalid && x.State != conntrack.StateUntracked
+	x.Cacheable = r.Cacheable && p.Flags&notAlike == 0
 	for i := range steps {
 		x.Asked = append(x.Asked, steps[i].Asked...)
 	}
-	x.Cacheable = x.Cacheable && len(x.Asked) == 0
 	return x, nil
 }
 

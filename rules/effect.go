@@ -136,10 +136,7 @@ func (w *walk) direct() {
 // matchLong is Match for rule sets with more base chains than filter's, or with effects.
 func (m *Matcher) matchLong(p *packet.Packet, c *Context) Result {
 	rs := m.rs
-	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked}
-	if !keyed(p.Proto) && wholeLength(p.Proto) > 0 {
-		w.cacheable = false
-	}
+	w := walk{m: m, bytes: uint32(p.End - p.L3), cacheable: alike(p, c)}
 	w.h.fill(p, c)
 	connMark := c.ConnMark
 	f := filterPlace

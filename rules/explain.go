@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 
 	"corewire/internal/packet"
 )
@@ -50,15 +51,17 @@ func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 	}
 	var steps []Step
 	result := Result{Verdict: Accept}
+	connMark := c.ConnMark
 	for _, place := range x.place[:x.n] {
 		v, id := rs.explain(int(place), &steps, p, c)
-		if v != Accept {
-			return steps, Result{Verdict: v, Rule: id}
+		if v != Accept || int(place) == f {
+			result.Verdict, result.Rule = v, id
 		}
-		if int(place) == f {
-			result.Rule = id
+		if v != Accept {
+			break
 		}
 	}
+	result.Cacheable = alike(p, c) && c.ConnMark == connMark && !slices.ContainsFunc(steps, func(s Step) bool { return len(s.Asked) > 0 })
 	return steps, result
 }
 
@@ -157,7 +160,9 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 	c.asked = nil
 	list := c.conditions(r)
 	c.rs.moveSets(c.cur)
+	inOrder := false // what is left is asked in this order
 	for i, q := range list {
+		inOrder = inOrder || q.op.effect() || q.op.hot()
 		switch q.op {
 		case opSrc:
 			q.a = c.addr(r.Src)
@@ -174,7 +179,7 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 		if q.n == 1 && q.op >= opDir && (ctx.State == Invalid || ctx.State == Untracked) {
 			continue
 		}
-		if c.cur.volatile(&q, p.Proto) && c.agrees(r, list[i+1:], p, ctx) {
+		if c.cur.volatile(&q, p.Proto) && (inOrder || c.agrees(list[i+1:], p, ctx)) {
 			c.asked = append(c.asked, opNames[q.op])
 		}
 		if o := c.cur.test(&q, p, ctx); o != yes {
@@ -184,16 +189,18 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 	return "", yes
 }
 
-// agrees says whether what stands behind a condition and is the same for all packets of a connection holds: the matcher
-// asks that before.
-func (c *compiler) agrees(r *Rule, list []pred, p *packet.Packet, ctx *Context) bool {
+// agrees says whether what the matcher asks before the first condition of a list holds: conditions behind it that an entry
+// holds, as far as they may be asked before (see boxes).
+func (c *compiler) agrees(list []pred, p *packet.Packet, ctx *Context) bool {
 	for _, q := range list {
-		switch q.op {
-		case opSrc, opDst, opHeader:
-			continue // these come first, and a header that is not there drops the packet
+		if q.op.effect() || q.op.hot() {
+			return true
 		}
-		if !c.cur.volatile(&q, p.Proto) && !q.op.effect() && c.cur.test(&q, p, ctx) == no {
-			return false
+		switch q.op {
+		case opProto, opPorts, opState, opTracked, opSport, opDport, opMulti:
+			if !c.cur.volatile(&q, p.Proto) && c.cur.test(&q, p, ctx) == no {
+				return false
+			}
 		}
 	}
 	return true

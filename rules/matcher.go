@@ -125,6 +125,12 @@ func (m *Matcher) extend(up uint32, id RuleID) uint32 {
 // oddHeaders are the packets that are not judged as others of their connection and direction are.
 const oddHeaders = packet.ICMPError | packet.BrokenChain | packet.LaterFragment
 
+// alike says that a packet is judged as others of its connection, direction and state are, as far as rules do not ask for more.
+// Of protocols without ports in their key rules may ask for ports, which differ from packet to packet.
+func alike(p *packet.Packet, c *Context) bool {
+	return p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked && (keyed(p.Proto) || wholeLength(p.Proto) == 0)
+}
+
 // Match judges one packet. p.Class must be IPv4 or IPv6, p a whole datagram. It does not count: the caller passes
 // Result.Trace to Count, also for later packets of the connection when Result.Cacheable. It allocates nothing.
 //
@@ -144,10 +150,7 @@ func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	g, policy := &m.rs.prog[place], m.rs.policyID(place)
 	var h header
 	h.fill(p, c)
-	cacheable := p.Flags&oddHeaders == 0 && c.State != Invalid && c.State != Untracked
-	if !keyed(p.Proto) && wholeLength(p.Proto) > 0 {
-		cacheable = false // rules may ask for ports, which differ from packet to packet
-	}
+	cacheable := alike(p, c)
 	if h.whole {
 		if v, id, ok := m.decide(g, policy, &h); ok {
 			return Result{Verdict: v, Cacheable: cacheable, Rule: id, Trace: (uint32(id)+1)<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}

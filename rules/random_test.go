@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,14 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 			if s.Matched {
 				n++
 			}
+			for _, why := range s.Asked {
+				if p.Proto == protoTCP && !slices.Contains(m.rs.Volatile(s.Rule), why) {
+					t.Fatalf("rule %s forbids to cache for %s, the listing says %q", m.rs.RuleName(s.Rule), why, m.rs.Volatile(s.Rule))
+				}
+			}
+		}
+		if r.Trace != 0 && r.Cacheable != x.Cacheable {
+			t.Fatalf("cacheable %v, and explained as %v: %+v", r.Cacheable, x.Cacheable, steps)
 		}
 	}
 	if r.Verdict != v || int(r.Rule) != last {
