@@ -125,6 +125,11 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 			return Accept, r.id
 		case VerbDrop, VerbReject:
 			return Drop, r.id
+		case VerbLog:
+			if rs.opt.Logs {
+				s := &(*steps)[len(*steps)-1]
+				s.Asked = append(s.Asked, whyLogged)
+			}
 		case VerbEffect:
 			mark, conn, w := c.Mark, c.ConnMark, walk{g: g, full: true, cacheable: true}
 			kept := w.apply(&g.effects[r.arg], p, c)

@@ -611,6 +611,9 @@ func (t *LogTarget) AppendList(b []byte) []byte {
 	return b
 }
 
+// whyLogged is why a rule with LOG or NFLOG forbids to cache verdicts.
+const whyLogged = "every packet is logged"
+
 // Volatile says why verdicts of packets that come to the rule are not cached on their connection: what it asks that may be
 // answered otherwise for the next packet of the same connection, state and port, or what it does for each packet. Empty: it
 // forbids nothing, or no packet comes to its chain. A packet that fails an earlier condition of the rule is not asked, and its
@@ -648,7 +651,7 @@ func (rs *Ruleset) Volatile(id RuleID) (why []string) {
 		}
 	}
 	if info.Rule.Target.Verb == VerbLog && rs.opt.Logs {
-		add("every packet is logged")
+		add(whyLogged)
 	}
 	return why
 }
