@@ -290,6 +290,54 @@ func TestChangedFragments(t *testing.T) {
 	r.balanced()
 }
 
+// What rules change of a segment that came as fragments is in those that leave, as if it had come whole; an option that is
+// not there is not added.
+func TestChangedSegments(t *testing.T) {
+	const text = "*mangle\n-A FORWARD -p tcp --syn -j TCPMSS --set-mss 1000\n-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options timestamp\n" +
+		"-A POSTROUTING -p tcp -j ECN --ecn-tcp-remove -4\n-A POSTROUTING -j HL --hl-set 3 -6\nCOMMIT\n"
+	whole, cut := newTables(t, text, nil), newTables(t, text, nil)
+	for _, hosts := range [][2]string{{"10.0.0.1:5000", "10.0.0.2:53"}, {"[2001:db8::1]:5000", "[2001:db8::2]:53"}} {
+		a, b := pt.AP(hosts[0]), pt.AP(hosts[1])
+		options := pt.TCPOptions(pt.NOP(2), pt.Timestamps(1, 2), pt.MSS(1460))
+		for _, frame := range [][]byte{
+			pt.NewTCP(a, b, pt.SYN|pt.ECE|pt.CWR, options, pt.PayloadLen(60)),
+			pt.NewTCP(a, b, pt.SYN|pt.ECE|pt.CWR, options, pt.PayloadLen(60), pt.VLAN(7)),
+			pt.NewTCP(a, b, pt.SYN, pt.TCPOptions(pt.SACKPermitted())),
+		} {
+			whole.send(packet.Inside, frame)
+			p := packet.Packet{Frame: []byte(whole.out(packet.Outside)[0])}
+			packet.Parse(&p)
+			want := p.Frame[p.L4:p.End]
+			if len(want) < 40 { // what was cut stays as long as it is
+				want = frame[p.L4:]
+			}
+			size := 16
+			if p.Family == 6 {
+				size = 24 // a first fragment that ends before the TCP header does is none
+			}
+			pieces := pt.Fragments(frame, 77, size)
+			slices.Reverse(pieces)
+			for _, f := range pieces {
+				cut.inject(0, packet.Inside, f)
+			}
+			cut.settle()
+			got := make([]byte, len(want))
+			for _, f := range cut.out(packet.Outside) {
+				q := packet.Packet{Frame: []byte(f)}
+				packet.Parse(&q)
+				copy(got[q.FragOff:], q.Frame[q.L4:q.End])
+				if q.TTL != p.TTL {
+					t.Errorf("TTL %d, want %d", q.TTL, p.TTL)
+				}
+			}
+			if string(got) != string(want) {
+				t.Errorf("%s: fragments hold\n%x, want\n%x", hosts[0], got, want)
+			}
+		}
+	}
+	cut.balanced()
+}
+
 // What few rules ask of a connection, and of the time of day.
 func TestRareQuestions(t *testing.T) {
 	settings, err := conntrack.DefaultSettings().With("nf_conntrack_acct", 1)

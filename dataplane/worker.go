@@ -400,7 +400,8 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 	case conntrack.Complete:
 		q := &w.whole[0]
 		in = store.Origin()
-		q.Frame, q.In = store.Datagram(), in
+		whole := store.Datagram()
+		q.Frame, q.In = whole[:len(whole):len(whole)], in // no rule makes it longer: its fragments leave as they were cut
 		packet.ParseGathered(q)
 		if w.zones == ZoneVLAN {
 			q.Key.Zone = q.VLAN
@@ -413,29 +414,45 @@ func (w *Worker) fragment(store *conntrack.Defrag, p *packet.Packet, f packet.Fr
 		default:
 			ttl, tos := q.TTL, q.TOS
 			why := w.single(w.whole[:], now)
-			if q.TTL != ttl || q.TOS != tos {
-				w.change(store.Frames(), q, ttl, tos)
+			segments := w.matcher.Ruleset().Needs()&rules.WritesSegments != 0 && q.Proto == packet.ProtoTCP
+			if why == DropNone && (segments || q.TTL != ttl || q.TOS != tos) {
+				w.change(store.Frames(), q, ttl, tos, segments)
 			}
 			w.settleAll(store.Frames(), in, why)
 		}
 	}
 }
 
-// change gives the fragments of a datagram what rules changed of its IP header. Of the rest nothing is carried over: its
-// bytes may be in several of them.
-func (w *Worker) change(f []packet.Frame, whole *packet.Packet, ttl, tos uint8) {
+// change gives the fragments of a datagram what rules changed of its IP header, and with segments its bytes, each of which
+// is in one of the fragments.
+func (w *Worker) change(f []packet.Frame, whole *packet.Packet, ttl, tos uint8, segments bool) {
 	var p packet.Packet
-	for i := range f {
-		p = packet.Packet{Frame: f[i].Data, In: whole.In}
-		packet.Parse(&p)
-		if p.Class > packet.ClassIPv6 || p.Problem.Header() {
-			continue
-		}
-		if whole.TTL != ttl {
-			rules.SetTTL(&p, whole.TTL)
-		}
-		if whole.TOS != tos {
-			rules.SetTOS(&p, whole.TOS)
+	body := 0 // how many bytes came as fragments: the end of the datagram
+	for pass := range 2 {
+		for i := range f {
+			p = packet.Packet{Frame: f[i].Data, In: whole.In}
+			packet.Parse(&p)
+			if p.Class > packet.ClassIPv6 || p.Problem.Header() {
+				continue
+			}
+			begin := int(p.L4)
+			if p.FragHdr != 0 { // an atomic fragment's transport header may be further behind
+				begin = int(p.FragHdr) + 8
+			}
+			n := int(p.End) - begin
+			if pass == 0 {
+				body = max(body, int(p.FragOff)+n)
+				continue
+			}
+			if whole.TTL != ttl {
+				rules.SetTTL(&p, whole.TTL)
+			}
+			if whole.TOS != tos {
+				rules.SetTOS(&p, whole.TOS)
+			}
+			if from := int(whole.End) - body + int(p.FragOff); segments && from >= int(whole.L3) && from+n <= int(whole.End) {
+				copy(p.Frame[begin:p.End], whole.Frame[from:from+n])
+			}
 		}
 	}
 }

@@ -332,8 +332,11 @@ func (t *ECNTarget) AppendSave(b []byte) []byte {
 	return b
 }
 
-func (t *ECNTarget) compile(*compiler) effect {
+func (t *ECNTarget) compile(c *compiler) effect {
 	e := effect{kind: effectECN}
+	if t.SetECE || t.SetCWR {
+		c.rs.needs |= WritesSegments
+	}
 	bits := func(set, v bool, bit uint32) {
 		if set {
 			e.mask |= bit
@@ -399,7 +402,8 @@ func (t *MSSTarget) AppendSave(b []byte) []byte {
 	return strconv.AppendUint(append(b, " --set-mss "...), uint64(t.MSS), 10)
 }
 
-func (t *MSSTarget) compile(*compiler) effect {
+func (t *MSSTarget) compile(c *compiler) effect {
+	c.rs.needs |= WritesSegments
 	if t.Clamp {
 		return effect{kind: effectClamp}
 	}
@@ -443,6 +447,7 @@ func (t *StripTarget) AppendSave(b []byte) []byte {
 }
 
 func (t *StripTarget) compile(c *compiler) effect {
+	c.rs.needs |= WritesSegments
 	if k := slices.Index(c.cur.strips, t.Kinds); k >= 0 {
 		return effect{kind: effectStrip, value: uint32(k)}
 	}

@@ -103,6 +103,7 @@ const (
 	NeedWall
 	WritesLabels   // not a need: rules may change Context.Labels
 	WritesConnMark // not a need: rules may change Context.ConnMark
+	WritesSegments // not a need: rules may change the packet behind its IP header
 	NeedTickets    // Held, Taken and Status, and that who has them calls Release
 )
 

@@ -13,7 +13,8 @@ import (
 //
 // For UDPLite the pseudo header has UDP's protocol number, not UDPLite's own (RFC 3828 section 3.2), because that is what
 // udplite_error passes to nf_checksum_partial (net/netfilter/nf_conntrack_proto_udp.c; seen on 6.18): Linux calls every
-// correct UDPLite packet INVALID unless nf_conntrack_checksum is 0.
+// correct UDPLite packet INVALID unless nf_conntrack_checksum is 0. With IPv4 nf_ip_checksum_partial then hands length and
+// protocol to csum_tcpudp_nofold in each other's places, and of the length only the lower byte counts.
 //
 // As in the kernel the IP header's addresses are those of the pseudo header, also behind a routing header, and the
 // length is the datagram's, also where UDP's own is shorter.
@@ -35,7 +36,11 @@ func (p *Packet) VerifyChecksum() bool {
 	case ProtoICMP:
 		return fold(SumBytes(0, b)) == 0xffff
 	case ProtoUDPLite:
-		sum := p.pseudo(ProtoUDP, len(b))
+		size := len(b)
+		if p.Family == 4 {
+			size &= 255
+		}
+		sum := p.pseudo(ProtoUDP, size)
 		if n := binary.BigEndian.Uint16(b[4:]); n != 0 {
 			b = b[:n]
 		}

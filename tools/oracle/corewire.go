@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +40,9 @@ func newCorewire(rs *rules.Ruleset, settings *conntrack.Settings, change func(*d
 	return c, err
 }
 
+// headroom is what a frame may grow by, as in a ring's chunk.
+const headroom = 64
+
 // decision is what corewire made of one frame.
 type decision struct {
 	dataplane.Result
@@ -50,7 +52,7 @@ type decision struct {
 
 // send puts a frame on a port at the time now.
 func (c *corewire) send(in packet.Port, frame []byte, now conntrack.Tick) (decision, error) {
-	c.wire.frame, c.wire.in, c.wire.out = bytes.Clone(frame), in, [packet.Ports][][]byte{}
+	c.wire.frame, c.wire.in, c.wire.out = append(make([]byte, 0, len(frame)+headroom), frame...), in, [packet.Ports][][]byte{}
 	if _, err := c.engine.Step(now); err != nil {
 		return decision{}, err
 	}

@@ -32,12 +32,15 @@ type ruleSummary struct {
 	Explained   int            `json:"explained"` // pairs of which Explain was compared, too
 	Skipped     map[string]int `json:"skipped,omitempty"`
 	Left        map[string]int `json:"left_out,omitempty"` // lines and files that one side does not take, by reason
+	Changed     int            `json:"changed"`            // frames that left other than they came
+	Marks       int            `json:"marks"`              // connections with a mark at the end
+	Odd         map[string]int `json:"known,omitempty"`    // frames that left not alike, by row of knownFrames
 	Differences []string       `json:"differences,omitempty"`
 	cover       *coverage
 }
 
 func newRuleSummary(seed uint64) *ruleSummary {
-	return &ruleSummary{Seed: seed, Skipped: map[string]int{}, Left: map[string]int{}, cover: newCoverage()}
+	return &ruleSummary{Seed: seed, Skipped: map[string]int{}, Left: map[string]int{}, Odd: map[string]int{}, cover: newCoverage()}
 }
 
 // add adds a trial's result.
@@ -49,6 +52,11 @@ func (s *ruleSummary) add(r *trialResult) {
 	s.Rules += r.rules
 	s.RulesHit += r.ruleHits
 	s.Explained += r.explained
+	s.Changed += r.changed
+	s.Marks += r.marks
+	for name, n := range r.odd {
+		s.Odd[name] += n
+	}
 	for name, n := range r.skipped {
 		s.Skipped[name] += n
 	}

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +29,7 @@ type trial struct {
 	bridge  string               // what rules call the interface of every packet; "": by ports
 	frames  []shot
 	marshal marshal
+	mtu     int // of the bridge, for rules that clamp to it; 0: as it is, and the rules change no packet and no connection's mark
 }
 
 // marshal says how the rules of a trial are made for the kernel; nil: kernelText.
@@ -50,6 +51,10 @@ type trialResult struct {
 	ruleHits   int            // of rules, those that counted at least once
 	explained  int            // frames of which Explain was compared
 	skipped    map[string]int // frames that cannot be compared, by row of skipped and lost
+	gathered   int            // datagrams that left as fragments
+	changed    int            // frames that left other than they came
+	odd        map[string]int // frames that left not alike, by row of knownFrames
+	marks      int            // connections with a mark at the end
 	difference *verdictDifference
 }
 
@@ -60,6 +65,7 @@ type judges struct {
 	start  time.Time
 	cover  *coverage // nil: not kept
 	ipsets bool      // the kernel has sets of the trial before
+	mtu    int       // of the bridge; 0: as it was made
 }
 
 func newJudges() (*judges, error) {
@@ -126,6 +132,22 @@ func (j *judges) load(t *trial, f *rules.File) (tables []*xtable, err error) {
 	}
 	if err := j.kernel.flush(); err != nil {
 		return nil, err
+	}
+	if t.mtu != j.mtu {
+		err := j.kernel.do(func() error {
+			l, err := netlink.LinkByName(bridgeName)
+			if err == nil {
+				err = netlink.LinkSetMTU(l, cmp.Or(t.mtu, tapMTU))
+			}
+			if err != nil {
+				return fmt.Errorf("set the bridge's MTU: %w", err)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		j.mtu = t.mtu
 	}
 	text := kernelText
 	if t.marshal != nil {
@@ -225,7 +247,7 @@ func slots(tables []*xtable, rs *rules.Ruleset, f rules.Family) ([]slot, error) 
 
 // options are what the firewall compiles its rules for (internal/config), with the names of the trial.
 func (t *trial) options() rules.Options {
-	o := rules.Options{InsideName: t.ports[0], OutsideName: t.ports[1], Clock: true, Rejects: true}
+	o := rules.Options{InsideName: t.ports[0], OutsideName: t.ports[1], Clock: true, Rejects: true, Clamps: t.mtu > 0}
 	if t.bridge != "" {
 		o.InsideName, o.OutsideName = t.bridge, t.bridge
 	}
@@ -234,7 +256,7 @@ func (t *trial) options() rules.Options {
 
 // run judges the frames of a trial by both, up to the first difference.
 func (j *judges) run(t *trial) (r trialResult, err error) {
-	r.skipped = map[string]int{}
+	r.skipped, r.odd = map[string]int{}, map[string]int{}
 	f, err := rules.Parse(t.name, []byte(t.text), t.family)
 	if err != nil {
 		return r, err
@@ -266,7 +288,7 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			r.rules++
 		}
 	}
-	own, err := newCorewire(rs, conntrack.DefaultSettings(), func(c *dataplane.Config) { c.Sets = sets })
+	own, err := newCorewire(rs, conntrack.DefaultSettings(), func(c *dataplane.Config) { c.Sets, c.MTU = sets, t.mtu })
 	if err != nil {
 		return r, err
 	}
@@ -351,18 +373,10 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			what = "verdict"
 		case len(wrong) > 0:
 			what = "counters"
-		case p.Flags&packet.Fragment == 0 && p.FragHdr == 0 && !oddMSS(&p) && !slices.EqualFunc(k.out, d.out, sameDatagram):
-			what = "frame"
-			for i := range max(len(k.out), len(d.out)) {
-				if i < len(k.out) {
-					wrong = append(wrong, fmt.Sprintf("kernel   %x", k.out[i]))
-				}
-				if i < len(d.out) {
-					wrong = append(wrong, fmt.Sprintf("corewire %x", d.out[i]))
-				}
-			}
+		default:
+			what = r.compareFrames(s.frame, &k, &d)
 		}
-		if what == "" {
+		if what == "" && t.mtu == 0 { // else Explain would have to know the connection's mark before the packet
 			what, err = j.explain(rs, &p, &k, &d, moved, &r)
 			if err != nil {
 				return r, err
@@ -382,38 +396,14 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			r.difference = &verdictDifference{Frame: len(t.frames), What: "sets", Detail: "  " + wrong + "\n"}
 		}
 	}
-	return r, nil
+	if t.mtu > 0 {
+		err = j.compareMarks(own, &r)
+	}
+	return r, err
 }
 
 // now is corewire's clock.
 func (j *judges) now() conntrack.Tick { return conntrack.Tick(time.Since(j.start) / time.Millisecond) }
-
-// sameDatagram says that two frames are the same but for what is behind their datagram, which br_netfilter cuts off.
-func sameDatagram(a, b []byte) bool {
-	for _, f := range []*[]byte{&a, &b} {
-		p := packet.Packet{Frame: *f}
-		packet.Parse(&p)
-		if p.Class <= packet.ClassIPv6 && !p.Problem.Header() {
-			*f = (*f)[:p.End]
-		}
-	}
-	return bytes.Equal(a, b)
-}
-
-// oddMSS says that a segment size stands at an odd byte of a TCP header: there TCPMSS leaves a wrong checksum in the kernel
-// (tcpmss_mangle_packet, net/netfilter/xt_TCPMSS.c) and the right one here.
-func oddMSS(p *packet.Packet) bool {
-	h := p.Transport()
-	if p.Proto != packet.ProtoTCP || len(h) < 20 {
-		return false
-	}
-	for i := 21; i+3 < min(len(h), int(h[12]>>4)*4); i += 2 {
-		if h[i] == 2 && h[i+1] == 4 {
-			return true
-		}
-	}
-	return false
-}
 
 // ownAddress says that a packet is from an address that every machine has: the kernel would send the answer of a REJECT
 // rule to itself, and take that through its rules as well.
@@ -486,6 +476,12 @@ func describeVerdict(rs *rules.Ruleset, number int, p *packet.Packet, k *passage
 	b.WriteByte('\n')
 	for _, w := range wrong {
 		fmt.Fprintf(&b, "  %s\n", w)
+	}
+	for _, f := range k.out {
+		fmt.Fprintf(&b, "  kernel's   %x\n", f[:min(len(f), 160)])
+	}
+	for _, f := range d.out {
+		fmt.Fprintf(&b, "  corewire's %x\n", f[:min(len(f), 160)])
 	}
 	return b.String()
 }

@@ -29,20 +29,22 @@ type shape struct {
 	vlan         int // -1: no tag
 	routing      []byte
 	headers      int // further extension headers
+	padded       bool
 }
 
 // shaper makes frames for the rules of a file. One goroutine uses it.
 type shaper struct {
 	*rand.Rand
-	version int
-	targets []aim
-	callers map[string][]aim // by table and chain: the rules that lead there
-	opt     rules.Options
-	flows   []*flow
-	id      uint32 // of the last datagram that was cut into fragments
-	addrs   []netip.Addr
-	ports   []uint16
-	sets    map[string]*rulestest.Set // by name, that rules may ask
+	version  int
+	targets  []aim
+	callers  map[string][]aim // by table and chain: the rules that lead there
+	opt      rules.Options
+	flows    []*flow
+	id       uint32 // of the last datagram that was cut into fragments
+	addrs    []netip.Addr
+	ports    []uint16
+	sets     map[string]*rulestest.Set // by name, that rules may ask
+	segments bool                      // mostly of TCP, with options of every kind, and long and padded frames
 }
 
 // aim is a rule, with where it stands.
@@ -131,6 +133,9 @@ func (s *shaper) any() shape {
 	if s.one(12) {
 		x.vlan = s.IntN(3)
 	}
+	if s.segments {
+		s.segment(&x)
+	}
 	if s.version == 6 && s.one(8) {
 		x.routing = []byte{byte(s.IntN(3)), byte(s.IntN(3)), 0, 0, 0, byte(s.IntN(2))}
 	}
@@ -138,6 +143,41 @@ func (s *shaper) any() shape {
 		x.headers = s.IntN(4)
 	}
 	return x
+}
+
+// segment makes most shapes segments, and all of any length.
+func (s *shaper) segment(x *shape) {
+	if !s.one(4) {
+		x.proto = packet.ProtoTCP
+	}
+	x.padded = s.one(2)
+	switch s.IntN(4) {
+	case 0, 1:
+		x.payload = 0
+	case 2:
+		x.payload = s.IntN(1400)
+	}
+	x.flags ^= pick[uint8](s, 0, 0, packettest.ECE, packettest.CWR, packettest.ECE|packettest.CWR)
+	if s.one(4) {
+		return
+	}
+	x.options = nil
+	room := 40
+	for range s.IntN(7) {
+		size := uint16(s.Uint32())
+		if !s.one(4) {
+			size = pick[uint16](s, 0, 1, 255, 256, 535, 536, 537, 1219, 1220, 1221, 1400, 1460, 8960, 65495)
+		}
+		kind := byte(s.Uint32())
+		o := pick(s, packettest.MSS(size), packettest.MSS(size), packettest.NOP(1+s.IntN(3)), packettest.NOP(1), packettest.SACKPermitted(), packettest.WindowScale(uint8(s.IntN(15))),
+			packettest.Timestamps(s.Uint32(), s.Uint32()), packettest.SACK(s.Uint32(), s.Uint32()), []byte{kind, byte(s.IntN(12)), byte(s.Uint32())}, []byte{0}, []byte{2}, []byte{2, 3, 1},
+			[]byte{kind, 0})
+		if len(o) > room {
+			break
+		}
+		room -= len(o)
+		x.options = append(x.options, o)
+	}
 }
 
 // aimed returns a shape that a rule at random matches, or misses by little. The rules that lead to its chain match as well
@@ -455,6 +495,9 @@ func (x *shape) build(more ...packettest.Option) []byte {
 	if x.vlan >= 0 {
 		opts = append(opts, packettest.VLAN(uint16(x.vlan)))
 	}
+	if x.padded {
+		opts = append(opts, packettest.Minimum())
+	}
 	if x.src.Is6() {
 		if x.headers&1 != 0 {
 			opts = append(opts, packettest.HopByHop(nil))
@@ -546,6 +589,9 @@ func (s *shaper) frame(out []shot) []shot {
 		x.payload = 40 + s.IntN(100)
 		if !slices.Contains([]uint8{1, 6, 17, 47, 132, 136}, x.proto) {
 			x.proto = packettest.ProtoUDP
+		}
+		if s.segments && x.proto == packet.ProtoTCP && oddMSS(parsed(x.build()).Transport()) {
+			x.options = [][]byte{packettest.MSS(1460), packettest.Timestamps(1, 2)} // else see knownFrames
 		}
 		s.id++
 		parts := packettest.Fragments(x.build(), s.id, 8*(1+s.IntN(6))+24)
