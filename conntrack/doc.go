@@ -24,8 +24,7 @@
 //
 // A known connection changes its state in Track, before the rules, as in Linux; a new one is entered only when its
 // first packet was accepted. Between Track and Confirm its entry is written to the lowest free index but belongs to
-// nobody: Discard has nothing to undo but what a helper has read. Room is looked for by Confirm, not (as in Linux) before the rules, so that
-// packets which the rules drop evict nothing.
+// nobody: Discard has nothing to undo but what a helper has read, and the right to an entry, which Track has taken.
 //
 // # One entry
 //

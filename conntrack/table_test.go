@@ -270,12 +270,58 @@ func TestCapacityConcurrently(t *testing.T) {
 	}
 }
 
+// Only the eight buckets from the new connection's own on are looked at.
+func TestEarlyDropRange(t *testing.T) {
+	r := newRig(t, Config{Capacity: NewCapacity(200, 1), Buckets: 64, Settings: noChecksum(t)})
+	for i := range 200 {
+		r.enter(i)
+		if i != 77 {
+			r.assure(i)
+		}
+	}
+	x := &r.tab.index
+	hashOf := func(b int) uint64 { // of a key whose first bucket is b
+		n := x.count()
+		for h := uint64(1); ; h += 0x9e3779b97f4a7c15 {
+			if int(x.first(h)) == (b+n)%n {
+				return h
+			}
+		}
+	}
+	victim := -1
+	for b := range x.count() {
+		for i, ref := range x.arena.items[b].ref {
+			if x.arena.items[b].free()>>i&1 == 0 && uint32(r.tab.hot.items[ref].status)&StatusAssured == 0 {
+				victim = b
+			}
+		}
+	}
+	if victim < 0 {
+		t.Fatal("no entry that may be evicted")
+	}
+	for _, away := range []int{-1, 8, 20} {
+		if r.tab.earlyDrop(hashOf(victim-away), r.now) {
+			t.Fatalf("an entry %d buckets away was evicted", away)
+		}
+	}
+	if !r.tab.earlyDrop(hashOf(victim-7), r.now) || r.tab.Len() != 199 {
+		t.Errorf("the entry 7 buckets away was not evicted")
+	}
+	r.tab.giveCredit() // earlyDrop leaves it to its caller
+}
+
 func TestEarlyDropSparesAssured(t *testing.T) {
 	r := newRig(t, Config{Capacity: NewCapacity(200, 1), Settings: noChecksum(t)})
 	for i := range 200 {
 		r.enter(i)
 		if i%2 == 0 {
 			r.assure(i)
+		} else { // replied to, but not yet ASSURED: spared as little
+			var ps [1]packet.Packet
+			flow(i, &ps[0])
+			r.tab.Hash(ps[:])
+			c := r.tab.Track(&ps[0], r.now)
+			r.tab.hot.items[c.Ref].status |= uint16(StatusSeenReply)
 		}
 	}
 	dropped := 0
