@@ -81,6 +81,8 @@ type Config struct {
 	DatagramFragments int   // fragments of one datagram, at most, up to conntrack.MostFragments; 0: conntrack.MaxFragments
 	AnyOrigin         bool  // fragments from any port and VLAN make one datagram, as in Linux
 
+	ICMP *ICMPLimits // of REJECT's answers; nil: no bound
+
 	Policy [packet.Classes]Policy // for classes that are not IP; the zero value passes them
 	Burst  int                    // frames per burst, 1 to MaxBurst; 0: DefaultBurst
 	MTU    int                    // the lesser of both ports', in bytes, for rules that clamp segments to it; 0: not known
@@ -116,6 +118,7 @@ type Engine struct {
 	// writes it, as the time of day may be set.
 	wallOffset atomic.Int64
 	notify     func(Event)
+	icmp       *icmpLimiter
 	sets       *ipset.Registry // nil for none
 	maintained conntrack.Tick  // by Step: when sets were looked after
 	log        func([]Logged)
@@ -193,6 +196,7 @@ func New(c Config) (*Engine, error) {
 		clock:    c.Clock,
 		origin:   c.Clock(),
 		wall:     c.Wall,
+		icmp:     newICMPLimiter(*c.Secret, c.ICMP),
 		sets:     c.Sets,
 		notify:   c.Notify,
 		log:      c.Log,
@@ -213,7 +217,7 @@ func New(c Config) (*Engine, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("new engine: worker %d: %w", i, err), e.Close())
 		}
-		w.wall, w.context.MTU = &e.wallOffset, uint32(max(c.MTU, 0))
+		w.wall, w.icmp, w.context.MTU = &e.wallOffset, e.icmp, uint32(max(c.MTU, 0))
 		e.workers = append(e.workers, w)
 	}
 	connect(e.workers, &c)

@@ -18,6 +18,8 @@ const (
 	quote4 = 536  // bytes of an IPv4 datagram that an answer quotes: with its own headers it stays below 576, RFC 1812 section 4.3.2.3
 	quote6 = 1220 // the same for IPv6, below the 1280 bytes of its least MTU, RFC 4443 section 2.4(c)
 
+	icmpUnreachable = 3 // type of ICMP's destination unreachable, RFC 792
+
 	// minFrame is the shortest Ethernet frame without its checksum, IEEE 802.3 section 3.2.8. In zero-copy mode drivers send
 	// what they are given: an answer is padded here.
 	minFrame = 60
@@ -27,7 +29,14 @@ const (
 // as a burst is long. now is the time of the turn.
 func (w *Worker) reject(p *packet.Packet, conn *conntrack.Conn, with rules.RejectWith, now conntrack.Tick) {
 	out := &w.answers[p.In]
-	if !answerable(p, with) || len(*out) == cap(*out) || w.wire.Alloc(w.fresh[:]) == 0 {
+	if !answerable(p, with) || len(*out) == cap(*out) {
+		return
+	}
+	if with != rules.RejectTCPReset && !w.icmp.allow(p.Src, p.Family, icmpUnreachable, now, w.since(now)/1e6) {
+		w.c.Limited++
+		return
+	}
+	if w.wire.Alloc(w.fresh[:]) == 0 {
 		return
 	}
 	f := w.fresh[0]
@@ -192,7 +201,7 @@ func writeReject(b []byte, p *packet.Packet, with rules.RejectWith) int {
 		}
 		at = 16
 	} else {
-		up[0], up[1] = 3, with.Code(rules.IPv4)
+		up[0], up[1] = icmpUnreachable, with.Code(rules.IPv4)
 		if p.Family == 6 {
 			up[0], up[1] = 1, with.Code(rules.IPv6)
 		} else {

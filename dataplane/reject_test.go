@@ -209,7 +209,8 @@ func TestRejectFlood(t *testing.T) {
 
 // TestRejectAllocatesNothing holds the zero-allocation promise of Step for answers.
 func TestRejectAllocatesNothing(t *testing.T) {
-	r := newRig(t, 1, rejecting, func(c *Config) { c.Record = false })
+	limits := linuxLimits()
+	r := newRig(t, 1, rejecting, func(c *Config) { c.Record, c.ICMP = false, &limits })
 	frame := pt.NewTCP(client, server, syn)
 	if n := testing.AllocsPerRun(100, func() {
 		r.wires[0].Inject(packet.Inside, frame)

@@ -25,6 +25,7 @@ type Counters struct {
 	Taken   uint64                    // frames taken over from other workers
 	// Answered counts the frames that REJECT rules sent back. They are in TxFrames of their port, but in no Verdict.
 	Answered uint64
+	Limited  uint64 // ICMP errors that REJECT rules did not send because of Config.ICMP
 	// EventsTold counts the events of connections given to listeners, EventsLost those that a listener did not keep up with:
 	// each event counts once for every listener.
 	EventsTold, EventsLost uint64
@@ -96,6 +97,7 @@ func (s *Stats) Total() Counters {
 		t.Handed += c.Handed
 		t.Taken += c.Taken
 		t.Answered += c.Answered
+		t.Limited += c.Limited
 		t.EventsTold += c.EventsTold
 		t.EventsLost += c.EventsLost
 		t.Logged += c.Logged

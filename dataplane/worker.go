@@ -42,6 +42,8 @@ type Worker struct {
 	answers [packet.Ports][]packet.Frame
 	fresh   [1]packet.Frame // room for Wire.Alloc
 
+	icmp *icmpLimiter // of all workers
+
 	logs logs // what LOG and NFLOG rules tell
 
 	commands chan func()    // from control, run between bursts

@@ -56,7 +56,7 @@ func printStats(w io.Writer, s *control.Stats, all bool) error {
 		{"states", pairs(t.States, all)},
 		{"classes", pairs(t.Classes, all)},
 		{"decided", fmt.Sprintf("cached %d, matched %d", t.Cached, t.Matched)},
-		{"answered", count(t.Answered)},
+		{"answered", fmt.Sprintf("%d, limited %d", t.Answered, t.Limited)},
 		{"connections", fmt.Sprintf("%d of at most %d, in %d buckets", s.Entries, s.Max, t.Buckets)},
 		{"expected", fmt.Sprintf("%d of at most %d, %s", s.Expect.Entries, s.Expect.Max, pairs(s.Expect.Counters, all))},
 		{"events", fmt.Sprintf("told %d, lost %d; expected connections: told %d, lost %d; listeners %d", t.Events.Told, t.Events.Lost, s.Expect.Events.Told, s.Expect.Events.Lost, s.Listeners)},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"corewire/conntrack"
+	"corewire/dataplane"
 )
 
 // Config is a complete, valid set of values. It is immutable.
@@ -39,6 +40,8 @@ type Config struct {
 	Burst            int           // frames a worker takes from a port at once
 	PinPath          string        // directory in a BPF file system; "" = package ring's
 	StateFile        string        // record of changed interface settings; "" = package ring's
+
+	ICMP dataplane.ICMPLimits // of REJECT's answers
 
 	VLANTags int             // VLAN tags behind which IP is looked for
 	NonIP    map[string]bool // by class (arp, lldp, stp, lacp, eapol, other): true = pass

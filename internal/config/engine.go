@@ -11,6 +11,8 @@ import (
 // on a wire or out of a capture, adds nothing but where they come from, and when.
 func (c *Config) Engine(rs *rules.Ruleset, memory uint64) dataplane.Config {
 	e := dataplane.Config{Ruleset: rs, Max: c.Limit(memory), Buckets: c.Buckets, Settings: c.Tracking(), Burst: c.Burst, Spin: c.Spin}
+	limits := c.ICMP
+	e.ICMP = &limits
 	if c.Zones == "vlan" {
 		e.Zones = dataplane.ZoneVLAN
 	}

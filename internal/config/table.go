@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"corewire/conntrack"
+	"corewire/dataplane"
 	"corewire/internal/packet"
 	"corewire/ring"
 	"corewire/rules"
@@ -35,6 +36,8 @@ const (
 	maxEntries = 1 << 30
 	// maxBuckets are 4 GiB; each has a cache line.
 	maxBuckets = 1 << 26
+	// maxInterval is an hour.
+	maxInterval = 3600000
 	// maxLogHistory are 128 MiB at 2 KiB a packet; maxLogRate is more than any reader of a log can want.
 	maxLogHistory, maxLogRate = 1 << 16, 1000000
 )
@@ -68,6 +71,17 @@ var table = sync.OnceValue(func() []Setting {
 			func(c *Config) *int { return &c.RecentList }),
 		number("ip_pkt_list_tot", groupRules, "0", 0, rules.MaxRecentTimes, "times", Restart, "times that a list of -m recent keeps of each address, rounded up to a power of two, unless --hitcount asks for more; 0 = as many as --hitcount asks for, or 32",
 			func(c *Config) *int { return &c.RecentTimes }),
+
+		number("icmp_ratelimit", groupRules, decimal(dataplane.DefaultICMPInterval), 0, maxInterval, "ms", Live, "REJECT: time between two ICMP errors to one IPv4 host, on average; six may come at once; 0 = no bound for a host",
+			func(c *Config) *int { return &c.ICMP.Interval }),
+		number("icmpv6_ratelimit", groupRules, decimal(dataplane.DefaultICMPInterval6), 0, maxInterval, "ms", Live, "REJECT: the same for IPv6 hosts; net.ipv6.icmp.ratelimit of Linux, without regard to routes",
+			func(c *Config) *int { return &c.ICMP.Interval6 }),
+		number("icmp_ratemask", groupRules, decimal(dataplane.DefaultICMPMask), 0, 1<<31-1, "", Live, "REJECT: a bit for each type of IPv4 ICMP errors that is bounded, of which REJECT sends type 3, so 8 or 0",
+			func(c *Config) *int { return &c.ICMP.Mask }),
+		number("icmp_msgs_per_sec", groupRules, decimal(dataplane.DefaultICMPPerSecond), 0, 1<<31-1, "", Live, "REJECT: most ICMP errors in a second, to all hosts together, of both families",
+			func(c *Config) *int { return &c.ICMP.PerSecond }),
+		number("icmp_msgs_burst", groupRules, decimal(dataplane.DefaultICMPBurst), 0, 1<<31-1, "", Live, "REJECT: how many of these may come at once",
+			func(c *Config) *int { return &c.ICMP.Burst }),
 
 		choice("xdp-mode", "AF_XDP", "native", Restart, "where the XDP program runs: native in the interface's driver, generic in the stack (slower, works everywhere)",
 			func(c *Config) *string { return &c.XDPMode }, "native", "generic"),

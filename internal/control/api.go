@@ -127,6 +127,7 @@ type Counters struct {
 	Handed    uint64                  `json:"handed"`    // frames handed to other workers
 	Taken     uint64                  `json:"taken"`     // frames taken over from other workers
 	Answered  uint64                  `json:"answered"`  // frames that REJECT rules sent back
+	Limited   uint64                  `json:"limited"`   // those that they did not, because of icmp_ratelimit or icmp_msgs_per_sec
 	Events    EventCounters           `json:"events"`    // of connections
 	Loops     uint64                  `json:"loops"`     // turns of the worker's loop
 	Busy      uint64                  `json:"busy"`      // turns that found a frame

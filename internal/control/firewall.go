@@ -293,6 +293,9 @@ func (f *Firewall) apply(ctx context.Context, from, to *config.Config, swap *dat
 	if most := to.Limit(f.memory); most != f.Count().Max {
 		f.engine.SetMax(most)
 	}
+	if from.ICMP != to.ICMP {
+		f.engine.SetICMPLimits(to.ICMP)
+	}
 	f.logbook.rate.Store(int64(to.LogRate))
 	f.config.Store(to)
 	if f.options.Changed != nil {

@@ -31,6 +31,7 @@ type collector struct {
 	chunks, held, fragments, wire, xdp *prometheus.Desc
 	rulePackets, ruleBytes, reloads    *prometheus.Desc
 	passed, buckets, answered, largest *prometheus.Desc
+	limited                            *prometheus.Desc
 	expected, mostExpected, expect     *prometheus.Desc
 	events, expectEvents, listeners    *prometheus.Desc
 	regrouped                          *prometheus.Desc
@@ -70,6 +71,7 @@ func newCollector(f *Firewall) *collector {
 		passed:      d("conntrack_passed_total", "Packets that passed and changed nothing of their connection, by the check that they failed.", "reason"),
 		buckets:     d("conntrack_buckets", "Buckets of the hash table, by worker.", "worker"),
 		answered:    d("answered_frames_total", "Frames that REJECT rules sent back; they are in frames_total of their port, and in no verdict.", "worker"),
+		limited:     d("limited_answers_total", "ICMP errors that REJECT rules did not send because of icmp_ratelimit or icmp_msgs_per_sec.", "worker"),
 		largest:     d("worker_largest_burst_frames", "Largest burst of a worker.", "worker"),
 
 		regrouped:    d("regrouped_total", "Fragments that other workers handed over and their datagrams, by outcome; they are in fragments_total as well.", "outcome"),
@@ -168,6 +170,7 @@ func (c *collector) counters(s *Stats, count func(*prometheus.Desc, uint64, ...s
 		gauge(c.entries, float64(w.Entries), id)
 		gauge(c.buckets, float64(w.Buckets), id)
 		count(c.answered, w.Answered, id)
+		count(c.limited, w.Limited, id)
 		gauge(c.largest, float64(w.MaxBurst), id)
 		count(c.events, w.Events.Told, id, "told")
 		count(c.events, w.Events.Lost, id, "lost")

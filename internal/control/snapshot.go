@@ -46,7 +46,7 @@ func newCounters(w *dataplane.WorkerStats) Counters {
 	out := Counters{
 		Ports: map[string]PortCounters{}, Verdicts: map[string]uint64{}, Drops: map[string]uint64{}, States: map[string]uint64{}, Classes: map[string]uint64{},
 		Cached: c.Cached, Matched: c.Matched, Logged: c.Logged, LogLost: c.LogLost, Handed: c.Handed, Taken: c.Taken, Loops: c.Loops, Busy: c.Busy, Sleeps: c.Sleeps,
-		MaxBurst: c.MaxBurst, MaxTurn: c.MaxTurn, Answered: c.Answered, Events: EventCounters{c.EventsTold, c.EventsLost},
+		MaxBurst: c.MaxBurst, MaxTurn: c.MaxTurn, Answered: c.Answered, Limited: c.Limited, Events: EventCounters{c.EventsTold, c.EventsLost},
 		Entries: w.Entries, Buckets: w.Buckets, Held: w.Held,
 		Conntrack: trackerCounters(&w.Conntrack),
 		Invalid:   map[string]uint64{},
