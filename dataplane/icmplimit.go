@@ -13,8 +13,8 @@ type ICMPLimits struct {
 	// Interval is the time in ms between two errors to one IPv4 host, on average: six at once, if there were none for six
 	// times as long. 0: no bound for a host (net.ipv4.icmp_ratelimit).
 	Interval int
-	// Interval6 is the same for IPv6 hosts (net.ipv6.icmp.ratelimit). Linux divides it by up to 16 for hosts that it reaches
-	// by a shorter route; a wire has no routes.
+	// Interval6 is the same for IPv6 hosts (net.ipv6.icmp.ratelimit). Linux 6.12 divides it by up to 16 for hosts to which a
+	// short route leads, 6.18.44 no longer does; a wire has no routes.
 	Interval6 int
 	// Mask has a bit for each type of ICMP errors that is bounded at all: type 3 is what REJECT sends
 	// (net.ipv4.icmp_ratemask). Every ICMPv6 error is bounded.

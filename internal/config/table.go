@@ -74,7 +74,7 @@ var table = sync.OnceValue(func() []Setting {
 
 		number("icmp_ratelimit", groupRules, decimal(dataplane.DefaultICMPInterval), 0, maxInterval, "ms", Live, "REJECT: time between two ICMP errors to one IPv4 host, on average; six may come at once; 0 = no bound for a host",
 			func(c *Config) *int { return &c.ICMP.Interval }),
-		number("icmpv6_ratelimit", groupRules, decimal(dataplane.DefaultICMPInterval6), 0, maxInterval, "ms", Live, "REJECT: the same for IPv6 hosts; net.ipv6.icmp.ratelimit of Linux, without regard to routes",
+		number("icmpv6_ratelimit", groupRules, decimal(dataplane.DefaultICMPInterval6), 0, maxInterval, "ms", Live, "REJECT: the same for IPv6 hosts; net.ipv6.icmp.ratelimit of Linux",
 			func(c *Config) *int { return &c.ICMP.Interval6 }),
 		number("icmp_ratemask", groupRules, decimal(dataplane.DefaultICMPMask), 0, 1<<31-1, "", Live, "REJECT: a bit for each type of IPv4 ICMP errors that is bounded, of which REJECT sends type 3, so 8 or 0",
 			func(c *Config) *int { return &c.ICMP.Mask }),
