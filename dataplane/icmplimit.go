@@ -58,15 +58,19 @@ type icmpLimiter struct {
 
 func newICMPLimiter(secret [packet.HasherSecret]uint64, l *ICMPLimits) *icmpLimiter {
 	m := &icmpLimiter{hasher: packet.NewHasher(secret), hosts: make([]atomic.Uint64, icmpSets*icmpWays)}
-	m.limits.Store(l)
-	if l != nil {
-		m.credit.Store(int64(l.Burst))
-	}
+	m.set(l)
 	return m
 }
 
+// set puts limits in force, from the next answer on. Where there were none there is credit at once.
+func (m *icmpLimiter) set(l *ICMPLimits) {
+	if m.limits.Swap(l) == nil && l != nil {
+		m.credit.Store(int64(l.Burst))
+	}
+}
+
 // SetICMPLimits puts other limits in force, from the next answer on.
-func (e *Engine) SetICMPLimits(l ICMPLimits) { e.icmp.limits.Store(&l) }
+func (e *Engine) SetICMPLimits(l ICMPLimits) { e.icmp.set(&l) }
 
 // allow says whether an ICMP error of a type may be sent to a host, and counts it if so. ms is the time of now in ms, which
 // does not begin again.
