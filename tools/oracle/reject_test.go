@@ -11,7 +11,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"corewire/dataplane"
 	"corewire/internal/packet"
 	pt "corewire/internal/packet/packettest"
 )
@@ -202,83 +201,4 @@ func TestReject(t *testing.T) {
 		t.Errorf("only %d answers", answers)
 	}
 	t.Logf("%d answers", answers)
-}
-
-// What a host sends too quickly is answered as often by both sides, with Linux's limits of ICMP errors as they are by
-// default. One answer more or less in a row of packets is the kernel's jiffy, 4 ms, at the edge of an interval.
-func TestRejectRate(t *testing.T) {
-	need(t)
-	r, err := newRuleFile("reject", []byte(rejectRules))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newConfig(t, "")
-	c.rules = r
-	both := newComparison(t, c)
-	if err := both.reset(); err != nil {
-		t.Fatal(err)
-	}
-	both.pace = newPacer(0)
-	a4, b4, a6, b6 := pt.IP("10.0.0.1"), pt.IP("10.0.0.2"), pt.IP("fd00::1"), pt.IP("fd00::2")
-	if err := both.kernel.do(func() error { return answerRoutes([packet.Ports][]netip.Addr{{a4, a6}, {b4, b6}}) }); err != nil {
-		t.Fatal(err)
-	}
-	play := func(a, b netip.Addr, port uint16) (kernels, own int) {
-		t.Helper()
-		for range 12 {
-			frame := pt.NewUDP(netip.AddrPortFrom(a, 9), netip.AddrPortFrom(b, port))
-			k, err := both.kernel.send(packet.Inside, frame)
-			if err != nil {
-				t.Fatal(err)
-			}
-			d, err := both.corewire.send(packet.Inside, frame, both.pace.now())
-			if err != nil {
-				t.Fatal(err)
-			}
-			kernels, own = kernels+len(k.back), own+len(d.back)
-		}
-		return kernels, own
-	}
-	// The first answers of a namespace may be a moment late; without limits there is one to every packet.
-	deadline := time.Now().Add(carrierTimeout)
-	for _, ends := range [][2]netip.Addr{{a4, b4}, {a6, b6}} {
-		for good := 0; good < 5; good++ {
-			if k, _ := play(ends[0], ends[1], 1003); k != 12 {
-				good = -1
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("the kernel does not answer")
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
-	if err := both.kernel.do(func() error {
-		for name, value := range map[string]string{
-			"net/ipv4/icmp_ratemask": fmt.Sprint(dataplane.DefaultICMPMask), "net/ipv6/icmp/ratemask": "0-1,3-127",
-			"net/ipv4/icmp_ratelimit": fmt.Sprint(dataplane.DefaultICMPInterval), "net/ipv6/icmp/ratelimit": fmt.Sprint(dataplane.DefaultICMPInterval6),
-		} {
-			if err := setSysctl(name, value); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	both.corewire.engine.SetICMPLimits(dataplane.ICMPLimits{Interval: dataplane.DefaultICMPInterval, Interval6: dataplane.DefaultICMPInterval6,
-		Mask: dataplane.DefaultICMPMask, PerSecond: dataplane.DefaultICMPPerSecond, Burst: dataplane.DefaultICMPBurst})
-	refused := 0
-	for i, pause := range []int{0, 1150, 750, 330, 20, 50, 60, 1500, 230, 2450, 10} { // ms
-		time.Sleep(time.Duration(pause) * time.Millisecond)
-		for _, ends := range [][2]netip.Addr{{a4, b4}, {a6, b6}} {
-			k, d := play(ends[0], ends[1], 1003)
-			if k-d > 1 || d-k > 1 {
-				t.Errorf("row %d of %v, %d ms after the last: the kernel answers %d of 12 packets, corewire %d", i, ends[0], pause, k, d)
-			}
-			refused += 12 - d
-		}
-	}
-	if refused < 100 {
-		t.Errorf("only %d packets had no answer", refused)
-	}
 }
