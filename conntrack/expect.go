@@ -319,6 +319,19 @@ func (x *Expectations) claim(t *expectTuple, now Tick, e *expected) bool {
 	return true
 }
 
+// peek is claim for somebody who only asks: the master's mark and helper.
+func (x *Expectations) peek(t *expectTuple, now Tick) (mark uint32, by Helper, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.now = now
+	ref := x.find(t, x.chain(t), expectCall|ExpectInactive, 0, now)
+	if ref == 0 {
+		return 0, HelperNone, false
+	}
+	s := &x.slots[ref]
+	return s.mark, s.helper, true
+}
+
 // call returns the call id of the sender of a GRE packet, 0 if it is not known (gre_keymap_lookup). It is not called
 // while no call is known.
 func (x *Expectations) call(t *expectTuple) uint16 {

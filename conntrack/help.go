@@ -74,6 +74,15 @@ func expectable(proto uint8) bool {
 	return proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoGRE
 }
 
+// tupleOf returns the tuple of a packet with a key, in the direction in which it runs.
+func tupleOf(k *packet.Key, f packet.Flags) expectTuple {
+	tuple := expectTuple{k.A, k.B, makePorts(k.APort, k.BPort, k.Zone, k.Proto, k.Family)}
+	if f&packet.Flipped != 0 {
+		return tuple.inverse()
+	}
+	return tuple
+}
+
 // claim looks for the expectation of a new connection and makes it the master's (init_conntrack). As in Linux the
 // expectation is used up even if the packet turns out invalid, or the rules drop it.
 func (t *Table) claim(e *entry, ref uint32, p *packet.Packet, now Tick) bool {
@@ -81,10 +90,7 @@ func (t *Table) claim(e *entry, ref uint32, p *packet.Packet, now Tick) bool {
 	if !expectable(k.Proto) {
 		return false
 	}
-	tuple := expectTuple{k.A, k.B, makePorts(k.APort, k.BPort, k.Zone, k.Proto, k.Family)}
-	if p.Flags&packet.Flipped != 0 {
-		tuple = tuple.inverse()
-	}
+	tuple := tupleOf(k, p.Flags)
 	var x expected
 	if !t.expect.claim(&tuple, now, &x) {
 		return false

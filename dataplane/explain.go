@@ -25,6 +25,7 @@ type Explanation struct {
 	State    conntrack.State
 	Dir      conntrack.Dir
 	Invalid  conntrack.Reason // of StateInvalid: the check that failed
+	Expected conntrack.Helper // whose helper expects the connection that the packet would begin; HelperNone: none
 	Known    bool             // the connection is in the table; Before is what it is, as it was found
 	Before   conntrack.Info
 	HasTCP   bool
@@ -39,9 +40,8 @@ type Explanation struct {
 }
 
 // Explain says what would become of a frame that came in on a port now, without changing anything: no counter, no
-// connection, nothing that matches remember, no log. The connection's tracker judges a copy. Of what helpers expect nothing
-// is looked at: the first packet of an expected connection is explained as NEW. state, if not nil, is taken for the
-// connection's state and no table is asked.
+// connection, nothing that matches remember, no log. The connection's tracker judges a copy, and what
+// helpers expect stays expected. state, if not nil, is taken for the connection's state and no table is asked.
 func (e *Engine) Explain(ctx context.Context, frame []byte, in packet.Port, state *conntrack.State) (x Explanation, err error) {
 	list := [1]packet.Packet{{Frame: append(make([]byte, 0, len(frame)+64), frame...), In: in}}
 	p := &list[0]
@@ -68,6 +68,7 @@ func (e *Engine) Explain(ctx context.Context, frame []byte, in packet.Port, stat
 	var set *conntrack.Settings
 	if err := e.ask(ctx, owner, func() {
 		now, set, c.Now, c.MTU = owner.now, owner.table.Settings(), owner.since(owner.now), owner.context.MTU
+		c.Wall = owner.timeOfDay(owner.now)
 	}); err != nil {
 		return x, err
 	}
@@ -113,6 +114,11 @@ func (e *Engine) track(ctx context.Context, list []packet.Packet, give *rules.CT
 	}
 	found := new(conntrack.Looked) // the worker's, should ctx end first
 	known := new(bool)
+	expected := new(struct {
+		mark uint32
+		by   conntrack.Helper
+		ok   bool
+	})
 	verdicts := func() (d [2]rules.RuleID, ok [2]bool) {
 		for k, v := range found.Verdicts {
 			if v>>rules.TraceBits == owner.epoch && v&traceMask != 0 && owner.matcher.Ruleset() == x.Ruleset {
@@ -126,6 +132,8 @@ func (e *Engine) track(ctx context.Context, list []packet.Packet, give *rules.CT
 	if err := e.ask(ctx, owner, func() {
 		if *known = owner.table.Look(&p.Key, owner.now, found); *known {
 			cachedRule, cached = verdicts()
+		} else {
+			expected.mark, expected.by, expected.ok = owner.table.Expected(p, owner.now)
 		}
 	}); err != nil {
 		return err
@@ -169,5 +177,11 @@ func (e *Engine) track(ctx context.Context, list []packet.Packet, give *rules.CT
 		rules.TraceValid(found.Verdicts[conn.Dir&1]&traceMask, p.In, rules.State(conn.State))
 	c.State, c.Dir = rules.State(conn.State), rules.Dir(conn.Dir)
 	c.Status, c.Expires, c.ConnMark = table.Status(&conn), table.Left(&conn, now), table.Mark(&conn)
+	c.Packets, c.Bytes, c.Counted = table.Counts(&conn)
+	c.Labels, c.Helper, c.Held = table.Labels(&conn), found.Helper.String(), found.Tickets
+	if expected.ok && conn.State == conntrack.StateNew {
+		x.State, x.Expected = conntrack.StateRelated, expected.by
+		c.State, c.Status, c.ConnMark, c.Helper = rules.Related, c.Status|conntrack.StatusExpected, expected.mark, expected.by.String()
+	}
 	return nil
 }

@@ -130,6 +130,69 @@ COMMIT
 	}
 }
 
+// TestExplainExpected: the first packet of a connection that a helper expects is explained as RELATED, as often as one asks,
+// and as what it then is; -m helper, -m connlabel and -m connlimit are asked of the connection as it is.
+func TestExplainExpected(t *testing.T) {
+	f, err := rules.Parse("t", []byte(`*filter
+:FORWARD DROP [0:0]
+-A FORWARD -p tcp --dport 21 -m connlimit --connlimit-above 1 -j DROP
+-A FORWARD -p tcp --dport 21 -m connlabel --label 3 --set -j ACCEPT
+-A FORWARD -p tcp --sport 21 -m connlabel --label 3 -j ACCEPT
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED --ctstatus EXPECTED -m helper --helper ftp -j ACCEPT
+COMMIT
+`), rules.Both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := conntrack.DefaultSettings().WithHelpers("ftp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, workers := range []int{1, 2} {
+		rs, err := rules.Compile([]*rules.File{f}, rules.Options{Clock: true, Connections: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := talk{newRig(t, workers, "", func(c *Config) { c.Ruleset, c.Settings = rs, set }), map[string]uint32{}}
+		client, server := "192.0.2.10:", "198.51.100.1:"
+		for i, s := range []struct {
+			in       packet.Port
+			from, to string
+			flags    uint8
+			text     string
+			state    conntrack.State
+			by       conntrack.Helper
+			pass     bool
+		}{
+			{packet.Inside, client + "40000", server + "21", syn, "", conntrack.StateNew, conntrack.HelperNone, true},
+			{packet.Outside, server + "21", client + "40000", syn | ack, "", conntrack.StateEstablished, conntrack.HelperNone, true},
+			{packet.Inside, client + "40000", server + "21", ack, "USER x\r\n", conntrack.StateEstablished, conntrack.HelperNone, true},
+			{packet.Outside, server + "20", client + "51210", syn, "", conntrack.StateNew, conntrack.HelperNone, false},
+			{packet.Inside, client + "40001", server + "21", syn, "", conntrack.StateNew, conntrack.HelperNone, false},
+			{packet.Inside, client + "40000", server + "21", ack, "PORT 192,0,2,10,200,10\r\n", conntrack.StateEstablished, conntrack.HelperNone, true},
+			{packet.Outside, server + "20", client + "51210", syn, "", conntrack.StateRelated, conntrack.HelperFTP, true},
+			{packet.Inside, client + "51210", server + "20", syn | ack, "", conntrack.StateEstablished, conntrack.HelperNone, true},
+			{packet.Outside, server + "20", client + "51211", syn, "", conntrack.StateNew, conntrack.HelperNone, false},
+		} {
+			from, to := pt.AP(s.from), pt.AP(s.to)
+			frame := pt.NewTCP(from, to, s.flags, pt.Seq(k.seq[from.String()+to.String()]), pt.Ack(k.seq[to.String()+from.String()]), pt.Payload([]byte(s.text)))
+			for range 2 {
+				x, err := k.e.Explain(context.Background(), frame, s.in, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if x.State != s.state || x.Expected != s.by || (x.Verdict == Accept) != s.pass {
+					t.Fatalf("packet %d: explained as %v, expected by %v, %v by %s: %+v", i, x.State, x.Expected, x.Verdict, rs.RuleName(x.Rule), x.Steps)
+				}
+			}
+			if k.say(i%workers, s.in, from, to, s.flags, s.text) != s.pass {
+				t.Fatalf("packet %d: want passed %v", i, s.pass)
+			}
+		}
+		k.balanced()
+	}
+}
+
 // dropped is how many frames were dropped.
 func (r *rig) dropped() (n uint64) {
 	for _, w := range r.stats().Workers {

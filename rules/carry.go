@@ -74,8 +74,8 @@ func (m Mapping) Apply(counters []Counter, n int) []Counter {
 }
 
 // Adopt lets the rules that stay go on with what those of another rule set remember: the tokens of -m limit, the turn of
-// -m statistic --mode nth, what is left of -m quota, and the stores of -m hashlimit, recent and connlimit. m must be a mapping from that set to rs. It is called before rs is used by anybody; the other one
-// may be in use, and both may be for a while.
+// -m statistic --mode nth, what is left of -m quota, and the stores of -m hashlimit, recent and connlimit. m must be a mapping
+// from that set to rs. It is called before rs is used by anybody; the other one may be in use, and both may be for a while.
 func (rs *Ruleset) Adopt(from *Ruleset, m Mapping) {
 	// A rule below several base chains has one state in all their programs.
 	for v := range 2 {

@@ -39,6 +39,9 @@
 //	targets refused       CLASSIFY DNAT MASQUERADE NETMAP NFQUEUE QUEUE REDIRECT SNAT TEE TPROXY TRACE ULOG, each with its
 //	                      reason (otherTargets)
 //
+// Options of these that iptables knows and that are refused as not known here: --rt-0-addrs, --rt-0-not-strict, --dccp-types
+// and --dccp-option.
+//
 // A packet's mark begins at 0. Another mark of a connection, from a rule or an operator, forgets the connection's cached
 // verdicts. A rule that changes the packet makes its verdict one that is not cached. Of a datagram that came as fragments,
 // a changed TTL, hop limit, TOS or traffic class is written into every fragment, and what is changed of its TCP header into
@@ -85,9 +88,10 @@
 // Insert, Delete and Replace make a new Ruleset of one in force and one rule, which ParseRule reads; the Renumbering
 // that they return says which RuleID became which, so that counters can be carried over. The trees of the chain stay: the
 // new rule goes into an overlay, one more small tree, and what stands behind is renumbered in one pass, see patch.go. That
-// takes a third of a millisecond with 10,000 rules and five with 100,000, nearly all of it copying. Changes of jumps, marks and
-// connection tracking targets compile everything anew, and so does the change that would make an overlay too large, so that lookups stay as fast
-// as after compiling; Patches and Recompile let the caller do that earlier, at a time of its own.
+// takes a third of a millisecond with 10,000 rules and five with 100,000, nearly all of it copying. Everything is compiled anew
+// by changes of jumps, of targets that change something, of rules that share a memory or name sets, by the removal of rules
+// with a memory of their own, and by the change that would make an overlay too large, so that lookups stay as fast as after
+// compiling; Patches and Recompile let the caller do that earlier, at a time of its own.
 //
 // # What rules remember
 //

@@ -19,7 +19,6 @@ type linear struct {
 	// policies that count it, and which rule or policy decided
 	policies []string
 	decided  any
-	connMark uint32 // before the packet
 	nth      map[*StatisticMatch]uint32
 	memory   linearMemory
 	quota    map[*QuotaMatch]uint64

@@ -108,8 +108,8 @@ const (
 )
 
 // Context is what the packet's connection adds to the packet. Match keeps nothing of it. It writes Mark and ConnMark as
-// the rules do, and Labels; what then is in ConnMark and Labels is the connection's from then on, whatever the verdict, unless the packet would
-// have begun the connection and is dropped.
+// the rules do, and Labels; what then is in ConnMark and Labels is the connection's from then on, whatever the verdict,
+// unless the packet would have begun the connection and is dropped.
 type Context struct {
 	State   State
 	Dir     Dir    // NeedDir; Original when the packet has no connection

@@ -47,7 +47,7 @@ The packet is described by its addresses and ports, or is a frame of a capture. 
 a capture after all those before it.
 
 Nothing is changed: no counter, no connection, no token of a limit, no set. A condition that
-depends on chance is tossed. Of what connection helpers expect nothing is looked at. With
+depends on chance is tossed. With
 --state the packet is taken to be in that state, and no connection is looked for.
 
 Exit status: 0 if the packet passes, 1 if it is dropped or an error came first; the others as

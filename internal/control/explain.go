@@ -85,6 +85,8 @@ func NewExplained(x *dataplane.Explanation) Explained {
 		out.Why = "exempt from tracking"
 	case x.Known:
 		out.Why = "its connection is known, and it runs in the " + map[conntrack.Dir]string{conntrack.Original: "original", conntrack.Reply: "reply"}[x.Dir] + " direction"
+	case x.Expected != conntrack.HelperNone:
+		out.Why = "the helper " + x.Expected.String() + " of another connection expects it"
 	default:
 		out.Why = "no connection is known with these addresses and ports"
 	}
