@@ -165,6 +165,38 @@ func (l *linear) effect(t Effect, p *packet.Packet, c *Context) bool {
 			c.Mark = (c.Mark & ^t.NfMask) ^ shift(c.ConnMark&t.CtMask)
 		}
 	case *IgnoredTarget:
+	case *TTLTarget:
+		h := p.Frame[p.L3:]
+		at, v := 8, int(p.TTL)
+		if p.Family == 6 {
+			at = 7
+		}
+		v = min(max([]int{int(t.Value), v + int(t.Value), v - int(t.Value)}[t.Mode], 0), 255)
+		p.TTL = uint8(v)
+		rewrite(h, p.Family == 4, 10, func() { h[at] = uint8(v) })
+	case *ECNTarget: // the tests use --ecn-tcp-remove
+		h := p.Frame[p.L4:p.End]
+		if len(h) < 20 {
+			return false
+		}
+		rewrite(h, true, 16, func() { h[13] &= 0x3f })
+		p.TCPFlags = h[13]
+	case *MSSTarget:
+		return options(p, func(h []byte, o, n int) bool { return o+4 <= len(h) && h[o] == 2 && h[o+1] == 4 }, func(o []byte, _ int) bool {
+			if binary.BigEndian.Uint16(o[2:]) > t.MSS {
+				binary.BigEndian.PutUint16(o[2:], t.MSS)
+			}
+			return false
+		})
+	case *StripTarget:
+		return options(p, func(h []byte, o, n int) bool {
+			return o+1 < len(h) && o+n <= len(h) && t.Kinds[h[o]/32]>>(h[o]%32)&1 == 1
+		}, func(o []byte, n int) bool {
+			for i := range n {
+				o[i] = 1
+			}
+			return true
+		})
 	case *TOSTarget:
 		p.TOS = p.TOS & ^t.Mask ^ t.Value
 		h := p.Frame[p.L3:]
@@ -181,6 +213,49 @@ func (l *linear) effect(t Effect, p *packet.Packet, c *Context) bool {
 		binary.BigEndian.PutUint16(h[10:], ^uint16(sum%0xffff))
 	default:
 		panic(t.Name())
+	}
+	return true
+}
+
+// rewrite changes bytes that a checksum covers, if there is one, and adds to it what their sum has become more.
+func rewrite(h []byte, covered bool, at int, change func()) {
+	total := func() (v int) {
+		for i := range h {
+			if i&^1 != at {
+				v += int(h[i]) << (8 - i%2*8)
+			}
+		}
+		return v
+	}
+	before := total()
+	change()
+	if after := total(); covered && after != before {
+		v := (0xffff-int(binary.BigEndian.Uint16(h[at:]))+after-before)%0xffff + 0xffff
+		binary.BigEndian.PutUint16(h[at:], ^uint16(v%0xffff))
+	}
+}
+
+// options walks over the TCP options, with the length of each as Linux steps over it, and changes those that are wanted
+// until change says false; false when the header is not whole.
+func options(p *packet.Packet, wanted func(h []byte, o, n int) bool, change func(o []byte, n int) bool) bool {
+	h := p.Frame[p.L4:p.End]
+	if len(h) < 20 || h[12]>>4 < 5 || int(h[12]>>4)*4 > len(h) {
+		return false
+	}
+	h = h[:h[12]>>4*4]
+	for o := 20; o < len(h); {
+		n := 1
+		if h[o] > 1 && o+1 < len(h) && h[o+1] > 0 {
+			n = int(h[o+1])
+		}
+		if wanted(h, o, n) {
+			more := true
+			rewrite(h, true, 16, func() { more = change(h[o:], n) })
+			if !more {
+				break
+			}
+		}
+		o += n
 	}
 	return true
 }
@@ -539,6 +614,17 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 				}
 			}
 			if v := binary.BigEndian.Uint32(h[at:]); (v >= m.Lo && v <= m.Hi) == m.Not {
+				return false
+			}
+		case *MobilityMatch:
+			if !has(6) {
+				return false
+			}
+			if th[0] != 59 {
+				*hotdrop = true
+				return false
+			}
+			if (th[2] >= m.Lo && th[2] <= m.Hi) == m.Not {
 				return false
 			}
 		case *FragMatch:

@@ -139,3 +139,27 @@ func (g Generator) Change(version int, chain string) string {
 	}
 	return " -p udp -j CHECKSUM --checksum-fill"
 }
+
+// rewrite returns the conditions and the target of a rule of the table mangle that changes more of the packet than its TOS.
+func (g Generator) rewrite(version int) string {
+	some := ""
+	if g.one(3) {
+		some = " " + g.Not() + "-s " + g.Prefix(version)
+	}
+	hops := " -j TTL --ttl-"
+	if version == 6 {
+		hops = " -j HL --hl-"
+	}
+	switch g.IntN(5) {
+	case 0:
+		return some + hops + g.Pick("set 64", "inc 9", "dec 200")
+	case 1:
+		if version == 4 {
+			return some + " -p tcp -j ECN --ecn-tcp-remove"
+		}
+		fallthrough
+	case 2:
+		return some + " -p tcp -j TCPOPTSTRIP --strip-options " + g.Pick("mss", "sack-permitted,timestamp", "2,3,4,8")
+	}
+	return some + " -p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --set-mss " + g.Pick("536", "1459", "1460", "65495")
+}

@@ -97,6 +97,14 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 			b = packettest.NewIP(src, dst, uint8(proto), packettest.FragmentHeader(16, true, 1), packettest.PayloadLen(8*g.IntN(5)+1))
 			break
 		}
+		if g.one(3) { // ESP, or a mobility header, in all lengths
+			body := []byte{59, 0, byte(g.IntN(7)), 0, 0, 0, 0, byte(g.IntN(4))}
+			if g.one(2) {
+				body[g.IntN(4)] = 0
+			}
+			b = packettest.NewIP(src, dst, []uint8{50, 135}[g.IntN(2)], packettest.Payload(body[:4+g.IntN(5)]))
+			break
+		}
 		b = packettest.NewIP(src, dst, uint8(proto), packettest.PayloadLen(g.IntN(24)))
 	case f.Proto == 6:
 		if g.one(3) {

@@ -161,6 +161,11 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 		}
 	}
 	for _, c := range base {
+		if g.Side == Twin && name == "mangle" {
+			for range g.IntN(3) {
+				fmt.Fprintf(b, "-A %s%s\n", c, g.rewrite(version))
+			}
+		}
 		chain(c, 0)
 	}
 	for i := range users {
@@ -352,6 +357,14 @@ func (g Generator) transport(version int) string {
 			}
 		}
 	case 4:
+		if g.Side == Twin && g.one(3) {
+			if version == 6 && g.one(2) {
+				b.WriteString(" -p mh -m mh " + g.Not() + "--mh-type " + g.Pick("0", "1:3", "5"))
+			} else {
+				b.WriteString(" -p esp -m esp " + g.Not() + "--espspi " + g.Pick("0", "0:255", "1:65535"))
+			}
+			break
+		}
 		b.WriteString(" " + g.Not() + "-p " + g.Pick("tcp", "udp", "47", "sctp", "dccp", "udplite", "esp", "ah", icmp))
 	case 5:
 		b.WriteString(" -p sctp -m sctp " + g.Not() + g.Pick("--dport ", "--sport ") + g.Ports())
