@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/binary"
 
+	"corewire/internal/ipset"
 	"corewire/internal/packet"
 )
 
@@ -20,7 +21,8 @@ const (
 //
 // Known are addresses, ports and ICMP type, protocol, the port of the wire, the connection's state, marks and tuple; a TCP
 // connection begins with a SYN. Unknown is everything else that a rule may ask: length, TTL, options, MAC address, text,
-// and whatever depends on time or on other packets, such as a limit. A rule that asks such things may have agreed or not:
+// and whatever depends on time or on other packets, such as a limit, or a set whose elements expire or count, are MAC addresses
+// or marks, or are added and deleted by rules. A rule that asks such things may have agreed or not:
 // the connection is refused only when it is refused either way.
 type Judge struct {
 	rs    *Ruleset
@@ -130,6 +132,8 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 				if known {
 					w.apply(e, p, c)
 				}
+			case effectSets: // --map-mark
+				j.vague = j.vague || g.setChanges[e.value].mapped != nil
 			}
 		case VerbReturn, VerbJump, VerbGoto:
 			if known {
@@ -167,11 +171,18 @@ func (j *Judge) matches(w *walk, r *rule, p *packet.Packet, c *Context) (outcome
 	list := w.g.preds[first : first+uint32(r.rest)]
 	for i := range list {
 		q := &list[i]
-		if !q.op.kept() || j.vague && (q.op == opMark || q.op == opConnMark) {
+		if !w.g.kept(q) || j.vague && (q.op == opMark || q.op == opConnMark) {
 			known = false
 			continue
 		}
 		if q.n == 1 && q.op >= opDir && (c.State == Invalid || c.State == Untracked) {
+			continue
+		}
+		if q.op == opSet {
+			s := &w.g.sets[q.a]
+			if s.handle.Match(&s.look, p, tickOf(c.Now), c.Mark) == q.not {
+				return no, true
+			}
 			continue
 		}
 		if o := w.g.test(q, p, c); o != yes {
@@ -179,6 +190,15 @@ func (j *Judge) matches(w *walk, r *rule, p *packet.Packet, c *Context) (outcome
 		}
 	}
 	return yes, known
+}
+
+// kept says that a condition of the program can be answered: op.kept, or a set that only orders change, of what is known.
+func (g *program) kept(q *pred) bool {
+	if q.op == opSet {
+		s := &g.sets[q.a]
+		return !s.volatile() && s.query.PacketsIs|s.query.ByteIs == ipset.Any
+	}
+	return q.op.kept()
 }
 
 // kept says that what the condition asks is kept in a connection table, or is the same for all connections.

@@ -3,7 +3,9 @@ package rules
 import (
 	"testing"
 
+	"corewire/internal/ipset"
 	"corewire/internal/packet"
+	"corewire/internal/packet/packettest"
 )
 
 // TestJudgeRandom: a connection whose first packet the rules accept is never refused; where rules ask nothing that a table
@@ -25,7 +27,7 @@ func TestJudgeRandom(t *testing.T) {
 		kept := true
 		for i := range rs.prog {
 			for _, q := range rs.prog[i].preds {
-				kept = kept && q.op.kept()
+				kept = kept && rs.prog[i].kept(&q)
 			}
 		}
 		j, m := rs.NewJudge(), rs.NewMatcher()
@@ -79,6 +81,10 @@ func TestJudgeRandom(t *testing.T) {
 
 // TestJudge: what depends on the unknown is followed both ways.
 func TestJudge(t *testing.T) {
+	sets := ipset.New(ipset.Options{})
+	if err := sets.Restore("t", []byte("create block hash:ip\nadd block 10.0.0.1\ncreate late hash:ip timeout 9\nadd late 10.0.0.1\ncreate marks hash:ip skbinfo\nadd marks 10.0.0.1 skbmark 5\n"), false, 0); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		rules string
 		want  Answer
@@ -100,17 +106,23 @@ func TestJudge(t *testing.T) {
 		{"COMMIT\n*mangle\n-A FORWARD -j MARK --set-mark 7\nCOMMIT\n*raw\nCOMMIT\n*security\n-A FORWARD -m mark --mark 7 -j DROP", Refused},
 		{"-A FORWARD -j ACCEPT\nCOMMIT\n*mangle\n-A FORWARD -j MARK --set-mark 7\n-A FORWARD -m ttl --ttl-eq 1 -j MARK --set-mark 8\n-A POSTROUTING -m mark --mark 7 -j DROP", Admitted},
 		{"-A FORWARD -j ACCEPT\nCOMMIT\n*raw\n-A PREROUTING -p tcp -j DROP", Refused},
+		{"-A FORWARD -m set --match-set block src -j DROP\n-A FORWARD -j ACCEPT", Refused},
+		{"-A FORWARD -m set --match-set block dst -j DROP\n-A FORWARD -j ACCEPT", Admitted},
+		{"-A FORWARD -m set ! --match-set block src -j ACCEPT", Refused},
+		{"-A FORWARD -m set --match-set late src -j DROP\n-A FORWARD -j ACCEPT", Admitted}, // who knows when its element came
+		{"-A FORWARD -m set --match-set block src -j DROP\n-A FORWARD -j SET --del-set block src\n-A FORWARD -j ACCEPT", Admitted},
+		{"-A FORWARD -m mark --mark 5 -j ACCEPT\nCOMMIT\n*mangle\n-A FORWARD -j SET --map-set marks src --map-mark", Admitted},
 	} {
 		f, err := Parse("t", []byte("*filter\n:FORWARD DROP [0:0]\n"+tc.rules+"\nCOMMIT\n"), Both)
 		if err != nil {
 			t.Fatal(err)
 		}
-		rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
+		rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true, Sets: sets})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 3 { // asking changes nothing
-			p := packet.Packet{Family: 4, Proto: protoTCP, SrcPort: 1, DstPort: 80, Flags: packet.PortsValid, TCPFlags: 2}
+			p := packet.Packet{Family: 4, Proto: protoTCP, Src: packet.AddrFrom(packettest.IP("10.0.0.1")), Dst: packet.AddrFrom(packettest.IP("10.0.0.2")), SrcPort: 1, DstPort: 80, Flags: packet.PortsValid, TCPFlags: 2}
 			if got := rs.NewJudge().Judge(&p, &Context{State: New}); got != tc.want {
 				t.Errorf("%s: %v, want %v", tc.rules, got, tc.want)
 			}
