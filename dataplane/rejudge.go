@@ -38,15 +38,15 @@ func (e *Engine) Rejudge(ctx context.Context, rs *rules.Ruleset) (Rejudged, erro
 		}
 		refused := func(i *conntrack.Info) bool {
 			judged.Add(1)
-			return begins(judge, i) == rules.Refused
+			return begins(judge, i, w.since(w.now)) == rules.Refused
 		}
 		_, s.next = w.table.Delete(cursor, dumpSlice, s.note(refused, nil), w.now)
 	}, nil)
 	return Rejudged{Judged: int(judged.Load()), Closed: closed}, err
 }
 
-// begins asks whether a connection would be let begin.
-func begins(j *rules.Judge, i *conntrack.Info) rules.Answer {
+// begins asks whether a connection would be let begin at a time, as rules count it.
+func begins(j *rules.Judge, i *conntrack.Info, now int64) rules.Answer {
 	p := packet.Packet{Key: i.Key, Src: i.Key.A, Dst: i.Key.B, SrcPort: i.Key.APort, DstPort: i.Key.BPort, Proto: i.Key.Proto, Family: i.Key.Family, In: i.In}
 	if p.Family == 6 {
 		p.Class = packet.ClassIPv6
@@ -67,7 +67,7 @@ func begins(j *rules.Judge, i *conntrack.Info) rules.Answer {
 			p.ICMPType, p.ICMPCode = typ, code
 		}
 	}
-	c := rules.Context{State: rules.New, ConnMark: i.Mark, Status: i.Status & conntrack.StatusExpected}
+	c := rules.Context{Now: now, State: rules.New, ConnMark: i.Mark, Status: i.Status & conntrack.StatusExpected}
 	if i.Status&conntrack.StatusExpected != 0 {
 		c.State = rules.Related
 	}

@@ -327,7 +327,7 @@ func (c *compiler) setMatch(m *SetMatch, add func(pred)) {
 	q.ReturnNoMatch, q.KeepCounters, q.KeepSubCounters = m.ReturnNoMatch, m.Keep, m.KeepSub
 	q.Packets, q.PacketsIs, q.Bytes, q.ByteIs = m.Packets.Value, m.Packets.Is, m.Bytes.Value, m.Bytes.Is
 	look := q
-	look.KeepCounters, look.KeepSubCounters = true, true
+	look.KeepCounters, look.KeepSubCounters, look.Look = true, true, true
 	add(pred{op: opSet, not: m.Not, a: uint32(len(c.cur.sets))})
 	c.cur.sets = append(slices.Clip(c.cur.sets), setQuery{handle: h, query: q, look: look})
 }

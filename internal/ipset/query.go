@@ -85,6 +85,7 @@ type Query struct {
 	ReturnNoMatch     bool // --return-nomatch: exceptions match, and nothing else
 	KeepCounters      bool // ! --update-counters
 	KeepSubCounters   bool // ! --update-subcounters: those of a list:set's members
+	Look              bool // nothing is to change: an element that waits for its MAC address goes on waiting
 	Packets, Bytes    uint64
 	PacketsIs, ByteIs Compare
 
@@ -313,8 +314,10 @@ func (s *Set) lookBit(a *asking, f *fields) hit {
 		m := atomic.LoadUint64(&b.mac[id])
 		if m == 0 {
 			// The packet tells the element's MAC address (ip_set_test, -EAGAIN).
-			x := frameExtras(a.p, s.spec.Timeout)
-			s.putBit(f, &x, a.now)
+			if !a.q.Look {
+				x := frameExtras(a.p, s.spec.Timeout)
+				s.putBit(f, &x, a.now)
+			}
 			return found
 		}
 		if m != f.mac|macFilled {
