@@ -22,6 +22,9 @@ type linear struct {
 	nth      map[*StatisticMatch]uint32
 	memory   linearMemory
 	quota    map[*QuotaMatch]uint64
+	sets     map[string]*linearSet
+	// asked is how often a packet was looked up in a set, members how often it was in it.
+	asked, members int
 }
 
 type linearChain struct {
@@ -127,7 +130,7 @@ func (l *linear) chain(table, base, name string, p *packet.Packet, c *Context) i
 		case VerbGoto:
 			return l.chain(table, base, r.Target.Chain, p, c)
 		case VerbEffect:
-			if !l.effect(r.Target.Effect, p, c) {
+			if !l.effect(r.Target.Effect, base, p, c) {
 				return dropped
 			}
 		}
@@ -137,7 +140,7 @@ func (l *linear) chain(table, base, name string, p *packet.Packet, c *Context) i
 }
 
 // effect carries a target out; false drops the packet.
-func (l *linear) effect(t Effect, p *packet.Packet, c *Context) bool {
+func (l *linear) effect(t Effect, base string, p *packet.Packet, c *Context) bool {
 	tracked := c.State != Invalid && c.State != Untracked
 	switch t := t.(type) {
 	case *MarkTarget:
@@ -197,6 +200,8 @@ func (l *linear) effect(t Effect, p *packet.Packet, c *Context) bool {
 			}
 			return true
 		})
+	case *SetTarget:
+		l.setTarget(t, base, p, c)
 	case *TOSTarget:
 		p.TOS = p.TOS & ^t.Mask ^ t.Value
 		h := p.Frame[p.L3:]
@@ -320,6 +325,10 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 	for _, m := range r.Matches {
 		switch m := m.(type) {
 		case *CommentMatch:
+		case *SetMatch:
+			if !l.setMatch(m, base, p, c) {
+				return false
+			}
 		case *TCPMatch:
 			if !has(20) {
 				return false

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"corewire/internal/ipset"
 	"corewire/internal/packet"
 	"corewire/rules/rulestest"
 )
@@ -77,7 +78,12 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	}
 	turns := 0 // are not taken by Explain
 	for k := range m.rs.prog {
-		turns += len(m.rs.prog[k].counters) + len(m.rs.prog[k].hashes) + len(m.rs.prog[k].recents) + len(m.rs.prog[k].quotas)
+		for i := range m.rs.prog[k].sets {
+			if q := &m.rs.prog[k].sets[i]; q.moved || q.handle.Volatile() {
+				turns++
+			}
+		}
+		turns += len(m.rs.prog[k].counters) + len(m.rs.prog[k].setChanges) + len(m.rs.prog[k].hashes) + len(m.rs.prog[k].recents) + len(m.rs.prog[k].quotas)
 	}
 	for _, x := range c.Taken {
 		m.rs.Release(x)
@@ -136,10 +142,20 @@ func TestRandom(t *testing.T) {
 	opt := Options{InsideName: "eth0", OutsideName: "eth1", Wall: true, Counts: true, Clock: true}
 	cached := 0
 	var asked [3]int
+	looked, members := 0, 0
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(uint64(seed), 1)
 		g.Memory = true
+		opt, sets := opt, ""
+		if seed%4 > 1 {
+			sets = g.MakeSets(version(fam), rulestest.SetKinds())
+			reg := ipset.New(ipset.Options{})
+			if err := reg.Restore("sets", []byte(sets), true, 0); err != nil {
+				t.Fatalf("seed %d: %v\n%s", seed, err, sets)
+			}
+			opt.Sets = reg
+		}
 		text := g.RuleSet(version(fam))
 		f, err := Parse("random", []byte(text), fam)
 		if err != nil {
@@ -150,6 +166,12 @@ func TestRandom(t *testing.T) {
 			t.Fatalf("seed %d: %v\n%s", seed, err, text)
 		}
 		m, l := rs.NewMatcher(), newLinear([]*File{f}, fam, opt)
+		l.sets = linearSets(sets)
+		if reg, ok := opt.Sets.(*ipset.Registry); ok { // room for what packets add
+			if err := reg.Hold(rs.sets, rs.movedSets, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if seed%5 == 0 {
 			m.nodes = m.nodes[:0:min(2, cap(m.nodes))] // almost no room for paths
 		}
@@ -170,9 +192,10 @@ func TestRandom(t *testing.T) {
 				}
 			})
 			if !ok {
-				t.Fatalf("seed %d, packet %+v %+v\n%s", seed, *p, *c, text)
+				t.Fatalf("seed %d, packet %+v %+v\n%s%s", seed, *p, *c, sets, text)
 			}
 		}
+		looked, members = looked+l.asked, members+l.members
 		asked[0], asked[1], asked[2] = asked[0]+l.memory.hashed, asked[1]+l.memory.listed, asked[2]+l.memory.counts
 	}
 	if cached == 0 {
@@ -181,5 +204,9 @@ func TestRandom(t *testing.T) {
 	if asked[0] == 0 || asked[1] == 0 || asked[2] == 0 {
 		t.Errorf("rates were asked %d times, lists %d times, counts %d times", asked[0], asked[1], asked[2])
 	}
+	if members == 0 || members == looked {
+		t.Errorf("of %d questions to sets %d said yes", looked, members)
+	}
+	t.Logf("%d questions to sets, %d yes", looked, members)
 	t.Logf("%d of %d packets cacheable", cached, sets*packets)
 }

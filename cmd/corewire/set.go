@@ -21,6 +21,7 @@ those of ipset; the exit code is 0, or 1 for what ipset ends with 1 for. A chang
 whole or not at all, and for the next packet of every connection. What is changed here lasts
 until the firewall ends; what the setting sets names is read again by a reload.`,
 		Args: cobra.NoArgs,
+		RunE: group,
 	}
 	addSocket(cmd.PersistentFlags())
 	cmd.AddCommand(newSetList(), newSetSave(), newSetRestore(),

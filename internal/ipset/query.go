@@ -412,6 +412,9 @@ func macOf(p *packet.Packet, src bool) uint64 {
 // portOf reads protocol and port (ip_set_getport.c): a whole header must be there; of ICMP, type and code stand for the
 // port; other protocols have port 0.
 func portOf(p *packet.Packet, src bool, f *fields) bool {
+	if p.Family == 6 && p.Flags&(packet.BrokenChain|packet.LaterFragment) != 0 { // ipv6_skip_exthdr finds none
+		return false
+	}
 	th := p.Transport()
 	f.proto = p.Proto
 	need := 0

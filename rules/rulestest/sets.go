@@ -14,7 +14,7 @@ type Set struct {
 	Parts      []string // of an element, by dimension: ip, net, port, mac, mark, iface, set
 	Members    []string // elements, without their options; of a list:set the names of sets
 	Timeout    bool
-	Wildcard   bool // has elements with the beginning of a name, which for the kernel are what it begins: rules do not change it
+	Wildcard   bool // has elements with the beginning of a name, which for the kernel are what it begins: rules do not change it, nor for the twin any with interfaces
 }
 
 // Set kinds, those first that a kernel of the usual configuration is sure to have.
@@ -83,7 +83,7 @@ func (g *Generator) MakeSets(version int, kinds []string) string {
 			b.WriteString(" skbinfo")
 		}
 		b.WriteByte('\n')
-		s.Wildcard = slices.Contains(s.Parts, "iface") && g.one(2)
+		s.Wildcard = slices.Contains(s.Parts, "iface") && (g.one(2) || g.Side == Twin)
 		for range g.IntN(most) {
 			m, option := g.member(&s)
 			if m == "" {
