@@ -44,7 +44,7 @@ func TestSetVerbs(t *testing.T) {
 		{"set add mine 10.0.0.300", 1, "10.0.0.300"},
 		{"set add mien 10.0.0.1", 1, "did you mean mine?"},
 		{"set test mine 10.0.0.1", 0, ""},
-		{"set test mine 10.0.0.2", 1, "10.0.0.2 is NOT in set mine."},
+		{"set test mine 10.0.0.2", 1, "10.0.0.2 is NOT in set mine"},
 		{"set del mine 10.0.0.2", 1, "it's not added"},
 		{"set del -! mine 10.0.0.2", 0, ""},
 		{"set del mine 10.0.0.1", 0, ""},
