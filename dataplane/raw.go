@@ -43,8 +43,10 @@ func (w *Worker) judgeRaw(n int, now conntrack.Tick) {
 	}
 	w.table.Hash(burst)
 	w.table.Touch(burst)
+	w.matcher.Prepare(burst)
 	for i := range burst {
 		p := &burst[i]
+		w.lane = i
 		if fragmented(p) {
 			w.fragment(w.defrag, p, w.frames[i], now)
 			continue

@@ -32,6 +32,7 @@ type Worker struct {
 	// The burst: frames[i] is parsed in packets[i]. Both have the length of the burst and are reused.
 	frames  []packet.Frame
 	packets []packet.Packet
+	lane    int              // of the packet being decided, as Matcher.Prepare was shown it; of another one where it was not
 	whole   [1]packet.Packet // the datagram that a fragment completed
 
 	// Frames that leave the burst. Fixed capacity; a full list is carried out early.
@@ -183,8 +184,8 @@ func (w *Worker) takeOver(now conntrack.Tick) int {
 	return total
 }
 
-// judge decides the first n packets of the burst in order: hash all, touch all buckets, then all entries, so that the
-// cache misses of a burst overlap; then track, match and place one after the other.
+// judge decides the first n packets of the burst in order: hash all, touch all buckets, then all entries, and look up the
+// rules for those that have none, so that the cache misses of a burst overlap; then track, match and place one after the other.
 func (w *Worker) judge(n int, now conntrack.Tick) {
 	if w.raw != nil {
 		w.judgeRaw(n, now)
@@ -193,8 +194,10 @@ func (w *Worker) judge(n int, now conntrack.Tick) {
 	burst := w.packets[:n]
 	w.table.Hash(burst)
 	w.table.Touch(burst)
+	w.matcher.Prepare(burst)
 	for i := range burst {
 		p := &burst[i]
+		w.lane = i
 		if fragmented(p) {
 			w.fragment(w.defrag, p, w.frames[i], now)
 			continue
@@ -258,7 +261,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 	} else {
 		w.c.Matched++
 		w.connection(p, &conn, now)
-		m := w.matcher.Match(p, &w.context)
+		m := w.matcher.MatchPrepared(w.lane, p, &w.context)
 		if needs := w.matcher.Ruleset().Needs(); needs&(rules.WritesConnMark|rules.WritesLabels) != 0 {
 			w.written(&conn, needs)
 		}

@@ -153,9 +153,12 @@ func TestClassBench(t *testing.T) {
 			}
 			pkts := headers(set, n, 1)
 			for i := range pkts {
-				want := first(set, &pkts[i])
-				if got := int(m.Match(&pkts[i], &Context{State: New}).Rule); got != want {
-					t.Fatalf("header %d: rule %d, want %d", i, got, want)
+				if i%BurstSize == 0 {
+					m.Prepare(pkts[i:])
+				}
+				want, c := first(set, &pkts[i]), Context{State: New}
+				if got, ahead := int(m.Match(&pkts[i], &c).Rule), int(m.MatchPrepared(i%BurstSize, &pkts[i], &c).Rule); got != want || ahead != want {
+					t.Fatalf("header %d: rule %d, prepared %d, want %d", i, got, ahead, want)
 				}
 			}
 		})

@@ -129,7 +129,7 @@ func (c *cover) gather(s slot, x *wide) {
 		return
 	}
 	size := s.size()
-	shift := uint32(s >> 32 & 31)
+	shift := s.shift()
 	for k := range size {
 		if x.meetsCut(s.word(), shift, size-1, k) {
 			c.gather(c.g.slots[uint32(s)+k], x)

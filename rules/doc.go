@@ -80,6 +80,11 @@
 //     copies moves to the next tree; a cut must earn its copies; and a copy is a place of four bytes, not an entry.
 //   - Whatever is behind a final rule that every header at a node agrees with is left out there.
 //
+// A worker has bursts. What the trees cut by is known before the packets are tracked, and those that no connection is known
+// of will nearly all begin one: Prepare looks up their first rules together, a level of all trees and then an entry of all runs
+// at a time, and MatchPrepared takes what was found where packet and state are as was thought. So the cache misses of a burst
+// overlap, and none of its loops ends where one packet's do, see ahead.go.
+//
 // A packet whose transport header is short has no ports to cut by: it takes the whole subtree of the first node that
 // cuts by port. Rules that need the header drop it.
 //

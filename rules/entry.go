@@ -1,6 +1,10 @@
 package rules
 
-import "corewire/internal/packet"
+import (
+	"math/bits"
+
+	"corewire/internal/packet"
+)
 
 // Words of a header, as cuts name them. An IPv4 address is the last word of its four.
 const (
@@ -62,15 +66,21 @@ func (h *header) fill(p *packet.Packet, c *Context) {
 // more is set in an entry's rule when the rule has conditions that the entry does not hold.
 const more = 1 << 31
 
+// moreMeta is more in narrow.meta, rankShift is where the rank is there.
+const (
+	moreMeta  = 1 << 32
+	rankShift = 33
+)
+
 // narrow is what a rule asks of an IPv4 packet, as far as it can be compared with a header: 32 bytes, in four words that are
 // compared whole.
 //
 //	addr, mask   source:32 | destination:32
 //	ports        span:16 | lowest:16 of the destination port | the same of the source port:32
-//	meta         rule:32 | allow:16 | protoMask:8 | proto:8
+//	meta         rank:31 | more:1 | allow:16 | protoMask:8 | proto:8
 //
-// A port p agrees when p-lowest, modulo 2^16, is at most span. rule is the index in program.rules, which is the rank; with
-// more. allow has a bit for each state and port, see allowBit, and the verb.
+// A port p agrees when p-lowest, modulo 2^16, is at most span. rank is the index in program.rules; more is as in
+// wide.rule. allow has a bit for each state and port, see allowBit, and the verb.
 type narrow struct{ addr, mask, ports, meta uint64 }
 
 // Lanes of a word that holds two ports: the ports, and the bit above each that a subtraction borrows from.
@@ -108,7 +118,7 @@ func newNarrow(x *wide) narrow {
 		addr:  uint64(uint32(x.src.Lo))<<32 | uint64(uint32(x.dst.Lo)),
 		mask:  uint64(uint32(x.srcMask.Lo))<<32 | uint64(uint32(x.dstMask.Lo)),
 		ports: uint64(x.dportSpan)<<48 | uint64(x.dport)<<32 | uint64(x.sportSpan)<<16 | uint64(x.sport),
-		meta:  uint64(x.rule)<<32 | uint64(x.allow)<<16 | uint64(x.protoMask)<<8 | uint64(x.proto),
+		meta:  uint64(bits.RotateLeft32(x.rule, 1))<<32 | uint64(x.allow)<<16 | uint64(x.protoMask)<<8 | uint64(x.proto),
 	}
 }
 
@@ -122,7 +132,8 @@ func (x *narrow) wide() wide {
 	return w
 }
 
-func (x *narrow) rule() uint32  { return uint32(x.meta >> 32) }
+// rule is as wide.rule.
+func (x *narrow) rule() uint32  { return bits.RotateLeft32(uint32(x.meta>>32), -1) }
 func (x *narrow) allow() uint16 { return uint16(x.meta >> 16) }
 
 // wide is what a rule asks of an IPv6 packet: 80 bytes.

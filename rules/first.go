@@ -27,7 +27,7 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 		at, end := s.run()
 		for _, n := range places[at:end] {
 			x := &list[n]
-			r := x.rule() &^ more
+			r := uint32(x.meta >> rankShift)
 			if off := x.off(&q); off == 0 || r >= best {
 				if r < best {
 					best, found = r, x.meta
@@ -36,7 +36,7 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 			}
 		}
 	}
-	if found>>32 >= more { // and when none was found, found is 0
+	if found&moreMeta != 0 { // and when none was found, found is 0
 		return best, VerbNone
 	}
 	return best, Verb(found >> (16 + verbShift) & 15)

@@ -26,6 +26,7 @@ type Matcher struct {
 	slots    []uint32  // hash table over nodes, open addressing: node numbers, 0 free
 	logged   [maxLogged]Logged
 	nLogged  int
+	ahead    *ahead
 }
 
 // node is a path: the rule behind the path up.
@@ -62,6 +63,7 @@ func (rs *Ruleset) NewMatcher() *Matcher {
 		stack:    make([]frame, depth+1),
 		counters: make([]Counter, rs.Counters()),
 		direct:   uint32(rs.Counters()),
+		ahead:    new(ahead),
 	}
 	// Room for paths: twice the rules, for each may be reached by several ways, but some at least, and within the
 	// bits that a trace has.

@@ -354,7 +354,7 @@ func (x wide) killed() wide {
 }
 
 func (x narrow) moved(d uint32) narrow {
-	x.meta += uint64(d) << 32
+	x.meta += uint64(d) << rankShift
 	return x
 }
 

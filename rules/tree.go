@@ -9,7 +9,7 @@ import (
 // slot is a place in a tree: a node, which cuts, or a leaf, which is a run of places: numbers of entries.
 //
 //	leaf   0 | count:31 | first:32                    places first … first+count
-//	node   1 | 0:18 | word:4 | bits:4 | shift:5 | base:32   goes to slots[base + (header word >> shift) % 2^bits]
+//	node   1 | 0:6 | word:4 | shift:5 | 0:4 | mask:12 | base:32   goes to slots[base + (header word >> shift & mask)]
 type slot uint64
 
 const nodeFlag slot = 1 << 63
@@ -17,14 +17,20 @@ const nodeFlag slot = 1 << 63
 func leafSlot(first, count int) slot { return slot(count)<<32 | slot(first) }
 
 func nodeSlot(base int, k cut) slot {
-	return nodeFlag | slot(k.word)<<41 | slot(k.bits)<<37 | slot(k.shift)<<32 | slot(base)
+	return nodeFlag | slot(k.word)<<53 | slot(k.shift)<<48 | (1<<k.bits-1)<<32 | slot(base)
 }
 
 func (s slot) leaf() bool               { return int64(s) >= 0 }
 func (s slot) run() (first, end uint32) { return uint32(s), uint32(s) + uint32(s>>32) }
-func (s slot) word() int                { return int(s >> 41 & 15) }
-func (s slot) child(h *header) uint32   { return uint32(s) + h.w[s>>41&15]>>(s>>32&31)&(1<<(s>>37&15)-1) }
-func (s slot) size() uint32             { return 1 << (s >> 37 & 15) }
+func (s slot) word() int                { return int(s >> 53 & 15) }
+func (s slot) shift() uint32            { return uint32(s >> 48 & 31) }
+func (s slot) child(h *header) uint32   { return s.child16(&h.w) }
+func (s slot) size() uint32             { return uint32(s>>32&(1<<maxCutBits-1)) + 1 }
+
+// child16 is child for a header's words alone.
+func (s slot) child16(w *[16]uint32) uint32 {
+	return uint32(s) + w[s>>53&15]>>s.shift()&uint32(s>>32&(1<<maxCutBits-1))
+}
 
 // cut is a window of bits of one word.
 type cut struct{ word, shift, bits uint8 }
@@ -51,16 +57,16 @@ type box struct {
 
 // Numbers of the builder. They were found by measuring the ClassBench sets: lookup time first, then memory.
 const (
-	leafSize    = 6    // a run this short is not cut further; shorter runs cost more nodes than they save comparisons
+	leafSize    = 4    // a run this short is not cut further; shorter runs cost more nodes than they save comparisons
 	sampleSize  = 100  // boxes that a cut is judged by; more makes building slower and cuts hardly better
 	maxCutBits  = 12   // of one node: 4096 slots are 32 KiB; wider roots push everything else out of the first-level cache
 	maxCopies   = 2000 // copies of one box in one tree before it is put into the next: fewer make the last trees' runs long
 	maxPlaces   = 16   // places of one tree for each of its boxes: rules with ranges in many words need up to 12, else long runs remain
 	maxLevels   = 24   // levels of a tree; sets that need more are hostile
-	priceCopies = 0.7  // bits of selection that doubling the places must bring
-	priceSlots  = 0.5  // bits of selection that a slot for each box must bring
-	entryCost   = 1.3  // nanoseconds for a place of a run, half of which is walked
-	nodeCost    = 9.0  // nanoseconds for a step down
+	priceCopies = 0.8  // bits of selection that doubling the places must bring
+	priceSlots  = 0.6  // bits of selection that a slot for each box must bring
+	entryCost   = 2.0  // nanoseconds for a place of a run, half of which is walked: comparing takes some 65 instructions
+	nodeCost    = 4.0  // nanoseconds for a step down: some 25 instructions, and a cache miss that a burst's other packets overlap
 )
 
 // builder makes the trees of one program.

@@ -21,9 +21,9 @@
 //
 // # What is measured
 //
-// Ours is what a worker does with a burst of 64 packets that need a verdict: Matcher.Match for each, on parsed packets; the copy of
-// the header from the trace into the packet is in the time. The peer classifies --step headers a call. Both run on
-// processor 0, in turn, in rounds, by the wall clock; a round builds the peer's structure anew. Only ratios within a round are
+// Ours is what a worker does with a burst of 64 packets that begin connections: Matcher.Prepare for the burst, then
+// Matcher.MatchPrepared for each, on parsed packets; the copy of the header from the trace into the packet is in the
+// time. The peer classifies --step headers a call. Both run on processor 0, in turn, in rounds, by the wall clock; a round builds the peer's structure anew. Only ratios within a round are
 // compared; what is printed is their median with the lowest and the highest, and the ratio of the lowest times of each side, which
 // is what to look at when other programs use the machine: then the times themselves mean little.
 //

@@ -74,8 +74,9 @@ func (o *own) pass(found func(i int, id rules.RuleID)) {
 		for i := range list {
 			list[i].put(&pkts[i])
 		}
+		o.m.Prepare(pkts)
 		for i := range pkts {
-			r := o.m.Match(&pkts[i], &c)
+			r := o.m.MatchPrepared(i, &pkts[i], &c)
 			if found != nil {
 				found(at+i, r.Rule)
 			}

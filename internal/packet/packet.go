@@ -78,7 +78,7 @@ const (
 type Packet struct {
 	Key  Key    // canonical flow key; see Key. Zone is 0 unless set by the caller after Parse
 	Hash uint64 // keyed hash of Key; written by the flow table's owner; 0 after Parse
-	Hint uint64 // where the flow table looks first; its own; 0 after Parse
+	Hint uint64 // where the flow table looks first; written by it alone; 0 after Parse, and for a packet that it probably does not know
 
 	Src, Dst Addr // addresses of the (outermost) IP header as on the wire
 
