@@ -95,7 +95,7 @@ func TestEventsAsSeenOnLinux(t *testing.T) {
 	if n, _ := r.tab.Delete(0, 100, nil, r.now); n != 1 {
 		t.Fatal("nothing deleted")
 	}
-	expect("[DESTROY] tcp      6 118 TIME_WAIT " + o + " packets=5 bytes=201 " + p + " packets=4 bytes=160 [ASSURED] mark=7 delta-time=1")
+	expect("[DESTROY] tcp      6 118 TIME_WAIT " + o + " packets=4 bytes=161 " + p + " packets=4 bytes=160 [ASSURED] mark=7 delta-time=1")
 
 	r.pass(packettest.NewUDP(packettest.AP("10.9.0.1:33420"), packettest.AP("10.9.0.2:53"), packettest.PayloadLen(1)), StateNew)
 	expect("    [NEW] udp      17 30 src=10.9.0.1 dst=10.9.0.2 sport=33420 dport=53 [UNREPLIED] src=10.9.0.2 dst=10.9.0.1 sport=53 dport=33420")

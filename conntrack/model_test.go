@@ -107,9 +107,9 @@ func (m *model) track(p *packet.Packet, now uint64) (want Conn, fresh *modelConn
 		c.state, c.status = o.state, c.status|o.status
 		if o.timeout != 0 {
 			c.deadline = now + uint64(o.timeout)
+			c.packets[dir]++
+			c.bytes[dir] += uint64(p.End - p.L3)
 		}
-		c.packets[dir]++
-		c.bytes[dir] += uint64(p.End - p.L3)
 		if dir == Reply {
 			c.status |= StatusSeenReply
 		}

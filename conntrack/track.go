@@ -41,6 +41,7 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 	c.Ref, c.State, c.Dir = Ref(ref), StateEstablished, e.dir(p)
 	status, state := uint32(e.status), e.state
 	set := t.setOf(e, ref)
+	counted := e.flags&entryAcct != 0
 	if c.Dir == Original && status&StatusSeenReply == 0 {
 		c.State = StateNew
 		if status&StatusExpected != 0 {
@@ -72,6 +73,8 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 		status |= o.status
 		if o.timeout != 0 {
 			t.refresh(e, ref, status, o.timeout, now)
+		} else {
+			counted = false // nf_ct_refresh_acct does both, and what the tracker ignores does not come to it
 		}
 		if o.why != ReasonNone {
 			t.stats.PassedBy[o.why]++
@@ -85,9 +88,11 @@ func (t *Table) Track(p *packet.Packet, now Tick) (c Conn) {
 		status |= o.status
 		if o.timeout != 0 {
 			t.refresh(e, ref, status, o.timeout, now)
+		} else {
+			counted = false // nf_ct_refresh_acct does both, and what the tracker ignores does not come to it
 		}
 	}
-	if e.flags&entryAcct != 0 {
+	if counted {
 		t.account(ref, c.Dir, p)
 	}
 	if c.Dir == Reply {

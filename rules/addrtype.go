@@ -49,6 +49,12 @@ var addrtypeModule = module{name: "addrtype", family: Both, make: func() Match {
 	if l.seen&(1<<1|1<<2) == 0 {
 		rp.fail(l.col, "-m addrtype", "--src-type or --dst-type after -m addrtype", "")
 	}
+	switch m := l.m.(*AddrTypeMatch); { // addrtype_mt_checkentry_v1
+	case m.LimitIn && rp.chain == "POSTROUTING":
+		rp.fail(l.col, "--limit-iface-in", "it in PREROUTING or FORWARD", "Linux refuses it behind routing")
+	case m.LimitOut && rp.chain == "PREROUTING":
+		rp.fail(l.col, "--limit-iface-out", "it in FORWARD or POSTROUTING", "PREROUTING comes before the way out is known")
+	}
 }}
 
 // Name returns "addrtype".

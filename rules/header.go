@@ -47,9 +47,6 @@ func findHeader(p *packet.Packet, want uint8) (int, outcome) {
 				return 0, no
 			}
 			n = 8
-			if whole := binary.BigEndian.Uint16(h[at+2:])&^6 == 0; whole && found {
-				found = false // reassembly takes the header out of a datagram that is whole
-			}
 		case headerAH:
 			n = (int(h[at+1]) + 2) * 4
 		}
@@ -331,9 +328,6 @@ walk:
 			break walk
 		case headerFragment:
 			n = 8
-			if len(h)-at >= 4 && binary.BigEndian.Uint16(h[at+2:])&^6 == 0 {
-				bit = 0 // reassembly takes the header out of a datagram that is whole
-			}
 		case headerAH:
 			n = (int(h[at+1]) + 2) * 4
 		}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -31,7 +32,22 @@ var limitModule = module{name: "limit", family: Both, make: func() Match { retur
 		}
 		m.(*LimitMatch).Burst = uint32(v)
 	}},
+}, finish: func(rp *ruleParser, l *loaded) {
+	if m := l.m.(*LimitMatch); m.credits(m.Burst) < m.credits(1) {
+		rp.fail(l.col, "-m limit", "a smaller burst, or a higher rate", fmt.Sprintf("a burst of %d at this rate is more than Linux can count, and it refuses the rule", m.Burst))
+	}
 }}
+
+// credits is user2credits of net/netfilter/xt_limit.c, of so many periods, as 32 bits hold them: 32 or 128 credits a jiffy,
+// of which there are 1000 or 250 a second.
+func (m *LimitMatch) credits(n uint32) uint32 {
+	const second = 32000
+	v := uint32(m.Period) * n
+	if v > math.MaxUint32/second {
+		return v / limitScale * second
+	}
+	return v * second / limitScale
+}
 
 // rate reads "number" or "number/unit" and returns the period of one in ten-thousandths of a second.
 func (rp *ruleParser) rate(a token) uint64 {

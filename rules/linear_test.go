@@ -664,9 +664,6 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 					n = 4 * (int(rest[1]) + 2)
 				case 44:
 					n = 8
-					if len(rest) >= 4 && binary.BigEndian.Uint16(rest[2:])&0xfff9 == 0 {
-						delete(set, hasFragment)
-					}
 				}
 				next = rest[0]
 				if n > len(rest) {
@@ -820,7 +817,7 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 	return true
 }
 
-// header returns an IPv6 extension header and what is behind it, but not a fragment header that reassembly takes out.
+// header returns an IPv6 extension header and what is behind it.
 func (l *linear) header(p *packet.Packet, kind uint8, hotdrop *bool) ([]byte, bool) {
 	next, rest := p.Frame[p.L3+6], p.Frame[p.L3+40:p.End]
 	for next == 0 || next == 43 || next == 60 || next == 51 || next == 44 {
@@ -828,12 +825,8 @@ func (l *linear) header(p *packet.Packet, kind uint8, hotdrop *bool) ([]byte, bo
 			*hotdrop = true
 			return nil, false
 		}
-		whole, later := false, false
-		if next == 44 {
-			off := binary.BigEndian.Uint16(rest[2:])
-			whole, later = off&0xfff9 == 0, off>>3 != 0
-		}
-		if next == kind && !whole {
+		later := next == 44 && binary.BigEndian.Uint16(rest[2:])>>3 != 0
+		if next == kind {
 			return rest, true
 		}
 		if later {

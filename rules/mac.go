@@ -26,7 +26,12 @@ var macModule = module{name: "mac", family: Both, make: func() Match { return &M
 			rp.fail(a[0].col, a[0].text, "a MAC address: six hexadecimal bytes with colons", "")
 		}
 	}},
-}, finish: needOption("mac-source")}
+}, finish: func(rp *ruleParser, l *loaded) {
+	needOption("mac-source")(rp, l)
+	if rp.chain == "POSTROUTING" { // hooks of net/netfilter/xt_mac.c
+		rp.fail(l.col, "-m mac", "it in PREROUTING or FORWARD", "Linux refuses it behind routing")
+	}
+}}
 
 // Name returns "mac".
 func (m *MACMatch) Name() string { return "mac" }

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"corewire/internal/packet"
@@ -24,6 +26,8 @@ func TestAsInKernel(t *testing.T) {
 		{"loopback of one interface", "-m addrtype --src-type LOCAL --limit-iface-in", IPv4, udp("127.0.0.1:1", "10.0.0.1:2"), false},
 		{"a mask that is no prefix", "-m conntrack --ctorigsrc 10.1.2.3/255.0.255.0", IPv4, udp("10.9.2.3:1", "10.0.0.1:2"), false},
 		{"a mask that is a prefix", "-m conntrack --ctorigsrc 10.1.2.3/255.255.0.0", IPv4, udp("10.1.9.3:1", "10.0.0.1:2"), true},
+		// An atomic fragment whose headers are cut off keeps its fragment header.
+		{"cut off after a fragment header", "-m frag --fragid 9", IPv6, packettest.NewIP(packettest.IP("2001:db8::1"), packettest.IP("2001:db8::2"), 253, packettest.AtomicFragment(9)), true},
 	} {
 		f, err := Parse("x", []byte("*filter\n-A FORWARD "+x.rule+"\nCOMMIT\n"), x.family)
 		if err != nil {
@@ -41,6 +45,30 @@ func TestAsInKernel(t *testing.T) {
 		m.Counters(n)
 		if n[0].Packets == 1 != x.counts {
 			t.Errorf("%s: %+v", x.name, n[0])
+		}
+	}
+}
+
+// Rules that iptables or the kernel refuses, with the column of what is wrong.
+func TestRefusedAsInKernel(t *testing.T) {
+	for _, x := range []struct {
+		table, rule string
+		col         int // 0: accepted
+	}{
+		{"filter", "-A FORWARD -m limit --limit 1/day", 15},
+		{"filter", "-A FORWARD -m limit --limit 1/day --limit-burst 4", 15},
+		{"filter", "-A FORWARD -m limit --limit 1/day --limit-burst 1", 0},
+		{"filter", "-A FORWARD -m limit --limit 1/hour --limit-burst 9", 0},
+		{"mangle", "-A POSTROUTING -m mac --mac-source 02:00:00:00:00:01", 19},
+		{"mangle", "-A FORWARD -m mac --mac-source 02:00:00:00:00:01", 0},
+		{"mangle", "-A POSTROUTING -m addrtype --src-type LOCAL --limit-iface-in", 19},
+		{"mangle", "-A PREROUTING -m addrtype --src-type LOCAL --limit-iface-out", 18},
+		{"mangle", "-A FORWARD -m addrtype --src-type LOCAL --limit-iface-out", 0},
+	} {
+		_, err := Parse("x", []byte("*"+x.table+"\n"+x.rule+"\nCOMMIT\n"), IPv4)
+		where := fmt.Sprintf("x:2:%d:", x.col)
+		if (err == nil) != (x.col == 0) || err != nil && !strings.Contains(err.Error(), where) {
+			t.Errorf("%s: %v, want %s", x.rule, err, where)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Side says who judges what is generated.
@@ -23,6 +24,8 @@ type Generator struct {
 	Memory bool
 	// Sets are such as rules name; nil: rules name none.
 	Sets []Set
+	// Now is the time of the run, of which rules of -m time are made that do not change within it.
+	Now time.Time
 }
 
 // New returns a generator for the twin. Two with the same numbers make the same.
@@ -137,7 +140,7 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 	chain := func(chain string, first int) {
 		for range g.IntN(length) {
 			conditions := g.Conditions(version, early)
-			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && strings.Contains(conditions, " -i ") || g.refused(name, conditions) {
+			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && (strings.Contains(conditions, " -i ") || strings.Contains(conditions, "-m mac") || strings.Contains(conditions, "--limit-iface-in")) || g.refused(name, conditions) {
 				conditions = g.Conditions(version, early)
 			}
 			if len(g.Sets) > 0 {
@@ -180,15 +183,22 @@ func (g Generator) rewriting(version int) (conditions, target string) {
 	if version == 6 {
 		hop = " -j HL --hl-" + g.Pick("set 9", "dec 3", "inc 200")
 	}
-	switch g.IntN(5) {
+	switch g.IntN(6) {
 	case 0:
-		// To a SYN without the option the kernel adds one, and the frame grows by four bytes.
-		return " -p tcp -m tcp --tcp-flags SYN,RST SYN -m tcpmss --mss 0:65535", " -j TCPMSS --set-mss " + g.Pick("1000", "1460")
+		// To a SYN without the option one is added, and the frame grows by four bytes.
+		return " -p tcp -m tcp --tcp-flags SYN,RST SYN" + g.Pick("", " -m tcpmss --mss 0:65535"), " -j TCPMSS --set-mss " + g.Pick("500", "1000", "1460")
 	case 1:
 		return " -p tcp -m tcp --sport " + g.Ports(), " -j TCPOPTSTRIP --strip-options " + g.Pick("2", "3,4", "8")
 	case 2:
 		if version == 4 {
 			return " -p tcp -m tcp --dport " + g.Ports(), " -j ECN --ecn-tcp-remove"
+		}
+	case 3:
+		if version == 4 {
+			if g.one(3) {
+				return " -s " + g.Prefix(version), " -j ECN --ecn-ip-ect " + g.Pick("0", "1", "2", "3")
+			}
+			return " -p tcp -m tcp --sport " + g.Ports(), " -j ECN" + g.Pick(" --ecn-tcp-cwr 1", " --ecn-tcp-cwr 0", " --ecn-tcp-ece 1", " --ecn-tcp-ece 0", " --ecn-tcp-ece 1 --ecn-tcp-cwr 1 --ecn-ip-ect 2")
 		}
 	}
 	return " -s " + g.Prefix(version), hop
@@ -232,7 +242,7 @@ func (g Generator) target(version int, table string, first, users int) string {
 		case "filter":
 			if g.Side == Kernel && g.one(2) {
 				return " -j " + g.Pick("LOG --log-level 7 --log-tcp-sequence --log-tcp-options --log-ip-options --log-uid", "LOG --log-macdecode",
-					"NFLOG --nflog-prefix x --nflog-group 9 --nflog-threshold 3", "NFLOG --nflog-size 64",
+					"NFLOG --nflog-prefix x --nflog-group 9 --nflog-threshold 3", "NFLOG --nflog-"+g.Pick("size", "range")+" 64",
 					map[int]string{4: "REJECT --reject-with icmp-host-prohibited", 6: "REJECT --reject-with icmp6-adm-prohibited"}[version])
 			}
 			return " -j " + g.Pick("REJECT", "LOG --log-prefix x", "NFLOG")
@@ -256,12 +266,13 @@ func (g Generator) target(version int, table string, first, users int) string {
 func (g Generator) effect(table string) string {
 	list := []string{
 		"MARK --set-mark " + g.Pick("1", "2/3", "0"), "MARK --set-xmark " + g.Pick("1/1", "3", "2/0"), "MARK " + g.Pick("--or-mark 1", "--and-mark 2", "--xor-mark 3"),
-		"CONNMARK --set-mark " + g.Pick("1", "2/3", "0"), "CONNMARK --set-xmark " + g.Pick("1/1", "3 --left-shift-mark 1", "6 --right-shift-mark 1"),
+		"CONNMARK " + g.Pick("--set-mark 1", "--set-mark 2/3", "--set-mark 0", "--and-mark 2", "--or-mark 1", "--xor-mark 3"), "CONNMARK --set-xmark " + g.Pick("1/1", "3 --left-shift-mark 1", "6 --right-shift-mark 1"),
 		"CONNMARK --save-mark" + g.Pick("", " --mask 1", " --nfmask 3 --ctmask 2", " --left-shift-mark 1"),
 		"CONNMARK --restore-mark" + g.Pick("", " --mask 1", " --nfmask 3 --ctmask 2", " --right-shift-mark 1"),
 	}
 	if table == "mangle" {
-		list = append(list, "DSCP --set-dscp "+g.Pick("0", "46"), "TOS --set-tos "+g.Pick("0x10", "4/12"))
+		list = append(list, "DSCP "+g.Pick("--set-dscp 0", "--set-dscp 46", "--set-dscp-class EF", "--set-dscp-class CS1"),
+			"TOS "+g.Pick("--set-tos 0x10", "--set-tos 4/12", "--set-tos Minimize-Delay", "--and-tos 0xf0", "--or-tos 3", "--xor-tos 0xff"))
 	}
 	return " -j " + g.Pick(list...)
 }
@@ -269,6 +280,18 @@ func (g Generator) effect(table string) string {
 // Conditions returns what stands between the chain and the target of a rule, with a blank before it. Early leaves out
 // what a rule of the table raw cannot ask.
 func (g Generator) Conditions(version int, early bool) string {
+	if g.Side == Kernel { // such as ask one thing alone: then it is what decides
+		switch n := g.IntN(20); {
+		case n < 5:
+			return g.rare(version, early)
+		case n < 9:
+			if s := g.odd(version, early); !strings.HasPrefix(s, " -m rt") {
+				return s
+			}
+		case n < 10 && !early:
+			return g.connection(version)
+		}
+	}
 	var b strings.Builder
 	part := 1 // how much rarer than usual every condition is: rules with only one show which one decides
 	if g.Side == Kernel && g.one(2) {
@@ -412,7 +435,11 @@ func (g Generator) connection(version int) string {
 			}
 		}
 	}
-	some(g.Not() + "--ctstatus " + g.Pick("ASSURED", "SEEN_REPLY,CONFIRMED", "NONE", "EXPECTED"))
+	confirmed := "SEEN_REPLY,CONFIRMED"
+	if g.Side == Kernel {
+		confirmed = "SEEN_REPLY" // a connection that the segment at hand ends is still confirmed in Linux
+	}
+	some(g.Not() + "--ctstatus " + g.Pick("ASSURED", confirmed, "NONE", "EXPECTED"))
 	expire := g.Pick("10", "5:100", "0:20")
 	if g.Side == Kernel {
 		// No timeout that a connection of a few packets can have is near a bound: the two sides count down apart.

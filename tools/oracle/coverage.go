@@ -40,16 +40,53 @@ func (c *coverage) note(r *rules.Rule, p *packet.Packet, held bool) {
 		switch {
 		case strings.HasPrefix(o, "-j "), strings.HasPrefix(o, "-g "), strings.HasPrefix(o, "comment "):
 		case o == "-p" && len(list) > 1 && p.Proto == r.Proto.Num:
+		case refines[strings.Replace(o, "! ", "", 1)]:
 		case decides != "":
 			return
 		default:
 			decides = o
 		}
 	}
-	if decides != "" {
-		c.add(decides, 0)
+	if decides == "" {
+		return
+	}
+	c.add(decides, 0)
+	module, _, _ := strings.Cut(decides, " ")
+	for _, o := range list {
+		if refines[strings.Replace(o, "! ", "", 1)] && strings.HasPrefix(o, module+" ") {
+			c.add(o, 0)
+		}
 	}
 }
+
+// refines are options that only say how another one of their module asks: they decide with it.
+var refines = map[string]bool{
+	"addrtype --limit-iface-in": true, "addrtype --limit-iface-out": true, "connbytes --connbytes-mode": true, "connbytes --connbytes-dir": true,
+	"connlabel --set": true, "frag --fraglen": true, "ipv6header --soft": true, "limit --limit-burst": true, "rt --rt-0-res": true,
+	"statistic --mode": true, "statistic --packet": true, "string --algo": true, "string --from": true, "string --to": true, "string --icase": true,
+	"time --timestop": true, "time --kerneltz": true, "time --contiguous": true,
+}
+
+// always are options that hold for every packet, negated or not, or for none, with the reason; and such as are no question.
+var always = map[string]string{
+	"comment --comment":            "it says nothing",
+	"physdev --physdev-is-in":      "every packet comes in by a port",
+	"physdev --physdev-is-out":     "but before the way out is known every packet leaves by a port",
+	"physdev --physdev-is-bridged": "every packet is, but where --physdev-is-out does not hold",
+	"tcp --tcp-option":             "seldom alone in a rule",
+	"rt --rt-0-res":                rtCutOff,
+	"rt --rt-type":                 rtCutOff, "rt --rt-segsleft": rtCutOff, "rt --rt-len": rtCutOff,
+	"frag --fragres": fragSeldom, "frag --fragfirst": fragSeldom, "frag --fragmore": fragSeldom, "frag --fraglast": fragSeldom, "frag --fragid": fragSeldom,
+	"frag --fraglen":   "nobody looks at it",
+	"statistic --mode": turnTold, "statistic --every": turnTold, "statistic --packet": turnTold,
+	"time --contiguous": "rules that have it have hours that are the whole day, or ask for weekdays as well",
+}
+
+const (
+	rtCutOff   = "never alone in a rule: a packet whose extension headers are cut off is dropped by it in Linux, and here taken for one without a routing header"
+	fragSeldom = "fragments that are judged by themselves are few, and not explained"
+	turnTold   = "whether it was a packet's turn is not told afterwards; that it counts as in Linux is"
+)
 
 func (c *coverage) add(option string, outcome int) {
 	n := c.options[option]
@@ -108,19 +145,35 @@ func (c *coverage) print(w io.Writer) {
 	}
 }
 
-// missing returns the options of the language that never decided.
-func (c *coverage) missing() (out []string) {
+// missing returns the options of the language that never decided, and questions that were only ever answered in one way.
+// An option has several names for the same, or several of which a rule may have one.
+func (c *coverage) missing() (never, oneSided []string) {
 	for _, o := range rules.Language() {
-		found := false
-		for _, spelling := range o[1:] {
+		for _, name := range o[1:] {
+			if synonyms[name] && len(o) > 2 {
+				continue
+			}
+			var n [2]int
 			for _, not := range []string{"", "! "} {
-				_, ok := c.options[o[0]+" "+not+spelling]
-				found = found || ok
+				if m, ok := c.options[o[0]+" "+not+name]; ok {
+					n[0], n[1] = n[0]+m[0], n[1]+m[1]
+				}
+			}
+			switch {
+			case n[0]+n[1] == 0:
+				never = append(never, o[0]+" "+name)
+			case strings.HasPrefix(o[0], "-j ") || always[o[0]+" "+name] != "":
+			case n[0] == 0:
+				oneSided = append(oneSided, o[0]+" "+name+" always held")
+			case n[1] == 0:
+				oneSided = append(oneSided, o[0]+" "+name+" never held")
 			}
 		}
-		if !found {
-			out = append(out, o[0]+" "+o[1])
-		}
 	}
-	return out
+	return never, oneSided
+}
+
+// synonyms are the names of options that have a shorter or a more usual one.
+var synonyms = map[string]bool{
+	"--source-port": true, "--destination-port": true, "--source-ports": true, "--destination-ports": true, "--localtz": true, "--utc": true,
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -80,13 +81,20 @@ func generatedTrial(seed uint64) *trial {
 		t.family, version = rules.IPv6, 6
 	}
 	g := rulestest.New(seed, 20)
-	g.Side = rulestest.Kernel
+	g.Side, g.Now = rulestest.Kernel, time.Now().UTC()
 	t.text = g.RuleSet(version)
 	f, err := rules.Parse(t.name, []byte(t.text), t.family)
 	if err != nil {
 		return t // run tells what is wrong with the text
 	}
 	t.frames = newShaper(rand.New(rand.NewPCG(seed, 21)), f, t.family, t.options()).stream(framesPerSet)
+	// What words of packets are asked is only known now.
+	for strings.Contains(t.text, rulestest.U32Blank) {
+		p := packet.Packet{Frame: t.frames[g.IntN(len(t.frames))].frame}
+		if packet.Parse(&p); p.Class <= packet.ClassIPv6 && !p.Problem.Header() {
+			t.text = strings.Replace(t.text, rulestest.U32Blank, g.U32(p.Frame[p.L3:p.End]), 1)
+		}
+	}
 	return t
 }
 

@@ -60,21 +60,26 @@ type trialResult struct {
 
 // judges drives trials through the kernel and through corewire. One goroutine uses it.
 type judges struct {
-	kernel *kernel
-	names  [packet.Ports]string // what the kernel's ports are called now
-	start  time.Time
-	cover  *coverage // nil: not kept
-	ipsets bool      // the kernel has sets of the trial before
-	mtu    int       // of the bridge; 0: as it was made
+	kernel   *kernel
+	settings *conntrack.Settings
+	names    [packet.Ports]string // what the kernel's ports are called now
+	start    time.Time
+	cover    *coverage // nil: not kept
+	ipsets   bool      // the kernel has sets of the trial before
+	mtu      int       // of the bridge; 0: as it was made
 }
 
 func newJudges() (*judges, error) {
 	const begin = "*mangle\n" + keepTracking + "COMMIT\n"
-	k, err := newKernel([]byte(begin), []byte(begin), conntrack.DefaultSettings())
+	settings, err := judgeSettings()
 	if err != nil {
 		return nil, err
 	}
-	j := &judges{kernel: k, names: [2]string{packet.Inside.String(), packet.Outside.String()}, start: time.Now()}
+	k, err := newKernel([]byte(begin), []byte(begin), settings)
+	if err != nil {
+		return nil, err
+	}
+	j := &judges{kernel: k, settings: settings, names: [2]string{packet.Inside.String(), packet.Outside.String()}, start: time.Now()}
 	// 127.0.0.0/8 and ::1 are addresses of every machine, for -m addrtype.
 	err = k.do(func() error {
 		lo, err := netlink.LinkByName("lo")
@@ -90,6 +95,11 @@ func newJudges() (*judges, error) {
 		return nil, errors.Join(err, k.close())
 	}
 	return j, nil
+}
+
+// judgeSettings are the settings of both sides: connections are counted, for -m connbytes.
+func judgeSettings() (*conntrack.Settings, error) {
+	return conntrack.DefaultSettings().With("nf_conntrack_acct", 1)
 }
 
 func (j *judges) close() error { return j.kernel.close() }
@@ -247,7 +257,7 @@ func slots(tables []*xtable, rs *rules.Ruleset, f rules.Family) ([]slot, error) 
 
 // options are what the firewall compiles its rules for (internal/config), with the names of the trial.
 func (t *trial) options() rules.Options {
-	o := rules.Options{InsideName: t.ports[0], OutsideName: t.ports[1], Clock: true, Rejects: true, Clamps: t.mtu > 0}
+	o := rules.Options{InsideName: t.ports[0], OutsideName: t.ports[1], Clock: true, Wall: true, Counts: true, Rejects: true, Clamps: true}
 	if t.bridge != "" {
 		o.InsideName, o.OutsideName = t.bridge, t.bridge
 	}
@@ -288,13 +298,18 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			r.rules++
 		}
 	}
-	own, err := newCorewire(rs, conntrack.DefaultSettings(), func(c *dataplane.Config) { c.Sets, c.MTU = sets, t.mtu })
+	mtu := t.mtu
+	if mtu == 0 {
+		mtu = tapMTU
+	}
+	own, err := newCorewire(rs, j.settings, func(c *dataplane.Config) { c.Sets, c.MTU = sets, mtu })
 	if err != nil {
 		return r, err
 	}
 	defer own.close()
 	rejects := slices.ContainsFunc(rs.Rules(), func(i rules.Info) bool { return i.Rule.Target.Verb == rules.VerbReject })
 	seen := make([]bool, len(list))
+	before := map[packet.Key]conntrack.Info{} // what corewire knew of a connection after its last packet
 	moved := make([]bool, rs.Counters())
 	for n, s := range t.frames {
 		if s.sleep > 0 {
@@ -318,7 +333,8 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return r, err
 		}
-		d, err := own.send(s.in, s.frame, j.now())
+		now := j.now()
+		d, err := own.send(s.in, s.frame, now)
 		if err != nil {
 			return r, err
 		}
@@ -376,8 +392,8 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 		default:
 			what = r.compareFrames(s.frame, &k, &d)
 		}
-		if what == "" && t.mtu == 0 { // else Explain would have to know the connection's mark before the packet
-			what, err = j.explain(rs, &p, &k, &d, moved, &r)
+		if what == "" && t.mtu == 0 { // Explain gets the MTU of the taps
+			what, err = j.explain(rs, &p, &k, &d, now, before, moved, &r)
 			if err != nil {
 				return r, err
 			}
@@ -414,29 +430,39 @@ func ownAddress(p *packet.Packet) bool {
 
 // explain compares what Explain tells of a frame with the counters that moved, and notes for the coverage what each rule
 // said. It returns what differs; "" if nothing.
-func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *decision, moved []bool, r *trialResult) (string, error) {
+func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *decision, now conntrack.Tick, before map[packet.Key]conntrack.Info, moved []bool, r *trialResult) (string, error) {
+	if d.HasInfo {
+		defer func() { before[d.Info.Key] = d.Info }()
+	}
 	if !d.Tracked || p.Flags&packet.Fragment != 0 || p.FragHdr != 0 || len(k.sights) != 1 {
 		return "", nil
 	}
-	// What is known of the connection is what it was after the packet, which may have changed its mark.
-	if rs.Needs()&rules.NeedConnMark != 0 && slices.ContainsFunc(rs.Rules(), func(i rules.Info) bool { return strings.Contains(i.Rule.Text, "CONNMARK") }) {
-		return "", nil
-	}
-	c := rules.Context{State: rules.State(d.State), Dir: rules.Dir(d.Dir)}
+	c := rules.Context{State: rules.State(d.State), Dir: rules.Dir(d.Dir), Now: int64(now) * 1e6, Wall: time.Now().Unix(), MTU: tapMTU}
 	if s := &k.sights[0]; s.Entry != 0 {
 		c.Status = s.Status
 		if s.Status&conntrack.StatusConfirmed != 0 {
 			c.Expires = uint32(max(0, s.left(j.kernel.hertz)) / time.Second)
 		}
-		if d.HasInfo {
-			c.ConnMark = d.Info.Mark
+		c.Counted, c.Packets[0], c.Bytes[0] = true, 1, uint64(p.End-p.L3) // of a new connection that is dropped
+		if d.HasInfo {                                                    // counted with this packet, but marks and labels are those before it
+			c.Counted, c.Packets, c.Bytes = d.Info.HasCounters, d.Info.Packets, d.Info.Bytes
+			if old, ok := before[d.Info.Key]; ok && s.Status&conntrack.StatusConfirmed != 0 {
+				c.ConnMark, c.Labels = old.Mark, old.Labels
+			}
+			if d.Info.Status&conntrack.StatusExpected != 0 {
+				return "", nil // of whom it was expected is not told
+			}
 		}
 	}
 	steps, _ := rs.Explain(p, &c)
 	r.explained++
+	matched := map[rules.RuleID]bool{} // a chain may be called from several, in which the packet is not the same
+	for _, s := range steps {
+		matched[s.Rule] = matched[s.Rule] || s.Matched
+	}
 	for _, s := range steps {
 		info := &rs.Rules()[s.Rule]
-		if s.Matched != moved[s.Rule] {
+		if matched[s.Rule] != moved[s.Rule] {
 			if turns(info.Rule) {
 				return "", nil // what comes behind it depends on its turn
 			}

@@ -30,6 +30,16 @@ type shape struct {
 	routing      []byte
 	headers      int // further extension headers
 	padded       bool
+	exts         []ext
+	chunks       []byte // of SCTP; nil: INIT
+	spi          uint32 // of ESP, and of IPv4's authentication header
+	mobility     uint8
+}
+
+// ext is an extension header of IPv6; its first byte is set later.
+type ext struct {
+	proto uint8
+	body  []byte
 }
 
 // shaper makes frames for the rules of a file. One goroutine uses it.
@@ -248,10 +258,96 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 					x.options = [][]byte{packettest.NOP(2 * s.IntN(2)), {k, 4, 5, 180}} // even: xt_TCPMSS spoils the checksum at an odd place
 				}
 			}
+		case *rules.SPIMatch:
+			x.spi = pick(s, m.Lo, m.Hi)
+			if !want(m.Not) {
+				x.spi = pick(s, m.Lo-1, m.Hi+1)
+			}
+			if m.Name() == "ah" && s.version == 6 {
+				n := 24
+				if m.Len >= 12 && m.Len < 64 && want(m.LenNot) {
+					n = int(m.Len)
+				}
+				h := binary.BigEndian.AppendUint32([]byte{0, uint8(n/4 - 2), 0, uint8(s.IntN(3) / 2)}, x.spi)
+				x.extend(51, append(h, make([]byte, n-8)...))
+			}
+		case *rules.FragMatch: // such as nobody puts together
+			id := pick(s, m.Lo, m.Hi)
+			if !want(m.Not) {
+				id = pick(s, m.Lo-1, m.Hi+1)
+			}
+			h := binary.BigEndian.AppendUint32([]byte{0, uint8(s.IntN(5) / 4), 0, uint8(s.IntN(2)) | uint8(s.IntN(5)/4)<<1}, id)
+			if s.one(2) {
+				h[3] |= 8
+			}
+			if m.Last { // a datagram by itself that ends too soon stays as it is
+				h[3], x.proto, x.payload = 0, 253, 0
+			}
+			x.extend(44, h)
+		case *rules.HeadersMatch:
+			bits := m.Headers
+			if !want(m.Not) {
+				bits ^= 1 << s.IntN(8)
+			}
+			x.exts, x.routing, x.headers = nil, nil, 0
+			for k, proto := range []uint8{0: 0, 1: 0, 2: 0, 3: 51, 4: 44, 5: 43, 6: 60, 7: 0} { // in the order of the bits
+				if bits>>k&1 == 0 {
+					continue
+				}
+				switch {
+				case k == 7:
+					x.exts = append([]ext{{0, make([]byte, 8)}}, x.exts...)
+				case k == 3:
+					x.extend(51, []byte{0, 4, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12})
+				case k >= 4:
+					x.extend(proto, []byte{0, 0, 0, uint8(k / 4 & 1), 0, 0, 0, 9})
+				case k == 1:
+					x.proto = 59
+				case k == 2:
+					x.proto = 50
+				}
+			}
+		case *rules.OptionsMatch:
+			var body []byte
+			for _, o := range m.Options {
+				if body = append(body, uint8(o>>8)); o>>8 == 0 {
+					continue
+				}
+				n := uint8(o)
+				if n == 255 {
+					n = uint8(s.IntN(4))
+				}
+				if s.one(6) {
+					n++
+				}
+				body = append(append(body, n), make([]byte, n)...)
+			}
+			if len(body) > 0 && !want(false) {
+				body[s.IntN(len(body))]++
+			}
+			h := append([]byte{0, 0}, body...)
+			for len(h)%8 != 0 || m.HasLen && want(m.LenNot) && len(h) < int(m.Len) {
+				h = append(h, 0)
+			}
+			h[1] = uint8(len(h)/8 - 1)
+			if m.Name() == "hbh" {
+				x.headers &^= 1
+				x.exts = append([]ext{{0, h}}, x.exts...)
+			} else {
+				x.headers &^= 2
+				x.extend(60, h)
+			}
+		case *rules.MobilityMatch:
+			if x.mobility = pick(s, m.Lo, m.Hi); !want(m.Not) {
+				x.mobility = pick(s, m.Lo-1, m.Hi+1)
+			}
 		case *rules.UDPMatch:
 			x.sport, x.dport = s.within(x.sport, m.Src, want), s.within(x.dport, m.Dst, want)
 		case *rules.PortsMatch:
 			x.sport, x.dport = s.within(x.sport, m.Src, want), s.within(x.dport, m.Dst, want)
+			if c := m.Chunks; c != nil {
+				x.chunks = s.chunks(c)
+			}
 		case *rules.MultiportMatch:
 			q := m.Ports[s.IntN(len(m.Ports))]
 			q.Not = m.Not
@@ -359,6 +455,50 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 			x.dport, x.sport = s.within(x.dport, m.ReplSrcPort, want), s.within(x.sport, m.ReplDstPort, want)
 		}
 	}
+}
+
+// extend adds an extension header.
+func (x *shape) extend(proto uint8, body []byte) {
+	x.exts = append(x.exts[:len(x.exts):len(x.exts)], ext{proto, body})
+}
+
+// chunks returns chunks of which some are those that a rule names. One may be empty or cut off.
+func (s *shaper) chunks(c *rules.ChunkMatch) []byte {
+	var named []uint8
+	for k := range 256 {
+		if c.Types[k>>5]>>(k&31)&1 != 0 {
+			named = append(named, uint8(k))
+		}
+	}
+	var b []byte
+	add := func(typ uint8) {
+		flags := uint8(s.IntN(8))
+		for _, f := range c.Flags {
+			if f.Type == typ && !s.one(4) {
+				flags = flags&^f.Mask | f.Want
+			}
+		}
+		n := 16
+		if typ != 1 {
+			n = s.IntN(6)
+		}
+		at := len(b)
+		if b = append(b, packettest.SCTPChunk(typ, flags, make([]byte, n))...); s.one(30) {
+			b[at+2], b[at+3] = 0, uint8(s.IntN(5))
+		}
+	}
+	if len(named) > 8 || s.one(3) {
+		named = []uint8{pick[uint8](s, 0, 1, 3, 6, 9)}
+	}
+	for _, typ := range named {
+		if !s.one(6) {
+			add(typ)
+		}
+	}
+	if s.one(4) || len(b) == 0 {
+		add(pick[uint8](s, 0, 1, 3, 6, 9))
+	}
+	return b
 }
 
 // remember keeps an address for later frames.
@@ -484,7 +624,7 @@ func (x *shape) build(more ...packettest.Option) []byte {
 		if x.proto == 6 {
 			x.options = nil
 		}
-		x.routing, x.headers = nil, 0
+		x.routing, x.headers, x.exts = nil, 0, nil
 	}
 	b := make([]byte, payload)
 	for i := range b {
@@ -511,6 +651,13 @@ func (x *shape) build(more ...packettest.Option) []byte {
 		if x.headers&2 != 0 {
 			opts = append(opts, packettest.DestinationOptions(nil))
 		}
+		for _, e := range x.exts {
+			if e.proto == 44 && x.proto == 6 { // xt_ecn does not ask whether it has a first fragment, and reads anywhere
+				e.body = slices.Clone(e.body)
+				e.body[3] &= 7
+			}
+			opts = append(opts, packettest.ExtHeader(e.proto, e.body))
+		}
 	} else if x.headers == 1 {
 		opts = append(opts, packettest.IPv4Options([]byte{1, 1, 1, 1}))
 	}
@@ -527,13 +674,28 @@ func (x *shape) build(more ...packettest.Option) []byte {
 	case 136:
 		return packettest.NewUDPLite(src, dst, opts...)
 	case 132:
-		return packettest.NewSCTP(src, dst, 0, packettest.SCTPChunk(1, 0, make([]byte, 16)), opts...)
+		chunks := x.chunks
+		if chunks == nil {
+			chunks = packettest.SCTPChunk(1, 0, make([]byte, 16))
+		}
+		return packettest.NewSCTP(src, dst, 0, chunks, opts...)
 	case 33:
 		return packettest.NewDCCP(src, dst, 0, opts...)
 	case 47:
 		return packettest.NewGRE(x.src, x.dst, 0x800, opts...)
 	case 1:
 		return packettest.NewICMP(x.src, x.dst, x.typ, x.code, x.sport, x.dport, opts...)
+	}
+	head4 := func(b []byte) []byte { // SPI and sequence number
+		return append(append(binary.BigEndian.AppendUint32(nil, x.spi), 0, 0, 0, 1), b...)
+	}
+	switch {
+	case x.proto == 50 && x.payload%8 != 7: // seldom without
+		opts = append(opts, packettest.Payload(head4(b)))
+	case x.proto == 51 && x.src.Is4() && x.payload%8 != 7:
+		opts = append(opts, packettest.Payload(append([]byte{17, 1, 0, 0}, head4(b)...)))
+	case x.proto == 135 && x.payload%8 != 7: // RFC 6275 section 6.1
+		opts = append(opts, packettest.Payload(append([]byte{59, 0, x.mobility, 0, 0, 0, 0, 0}, b...)))
 	}
 	return packettest.NewIP(x.src, x.dst, x.number(), opts...)
 }
