@@ -40,14 +40,14 @@ func effectTrial(seed uint64) *trial {
 }
 
 // What rules change: every frame that leaves is compared byte for byte, every counter, and at the end every connection's
-// mark; with a fixed seed and with one at random, which the log has.
+// mark; with a fixed seed and, if asked, with one at random, which the log has.
 func TestEffects(t *testing.T) {
 	j := newTestJudges(t)
 	n := *judged / 2
 	if testing.Short() {
 		n /= 4
 	}
-	for name, seed := range map[string]uint64{"fixed": *ruleset, "random": rand.Uint64N(1 << 32)} {
+	for name, seed := range seeds() {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
 			s := newRuleSummary(seed)

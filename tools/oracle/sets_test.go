@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"flag"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
@@ -31,7 +30,7 @@ func TestSets(t *testing.T) {
 	if testing.Short() {
 		n /= 4
 	}
-	for name, seed := range map[string]uint64{"fixed": *ruleset, "random": rand.Uint64N(1 << 32)} {
+	for name, seed := range seeds() {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
 			s := newRuleSummary(seed)
