@@ -61,7 +61,7 @@ const (
 	sampleSize  = 100  // boxes that a cut is judged by; more makes building slower and cuts hardly better
 	maxCutBits  = 12   // of one node: 4096 slots are 32 KiB; wider roots push everything else out of the first-level cache
 	maxCopies   = 2000 // copies of one box in one tree before it is put into the next: fewer make the last trees' runs long
-	maxPlaces   = 16   // places of one tree for each of its boxes: rules with ranges in many words need up to 12, else long runs remain
+	maxPlaces   = 64   // places of one tree for each of its boxes: 100,000 generated rules need up to 40, else long runs remain where building ends
 	maxLevels   = 24   // levels of a tree; sets that need more are hostile
 	priceCopies = 0.8  // bits of selection that doubling the places must bring
 	priceSlots  = 0.6  // bits of selection that a slot for each box must bring
@@ -383,6 +383,9 @@ func (b *builder) choose(list []uint32) (best cut, ok bool) {
 		}
 	}
 	n := float64(len(list))
+	if (n-1)*entryCost <= nodeCost {
+		return best, false
+	}
 	most := min(bits.Len(uint(len(list)))+1, maxCutBits)
 	score := 0.0
 	for _, w := range b.vary {
@@ -398,7 +401,7 @@ func (b *builder) choose(list []uint32) (best cut, ok bool) {
 				if use>>shift&1 == 0 && shift+k < width { // begin where bits differ
 					continue
 				}
-				if use>>shift&(1<<k-1) == 0 {
+				if use>>shift&(1<<k-1) == 0 || k > 2 && use>>(shift+k-2)&3 == 0 { // the narrower one does it as well
 					continue
 				}
 				c := cut{w, uint8(shift), uint8(k)}
