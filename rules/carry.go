@@ -111,6 +111,9 @@ func adopt[T any](to []*T, toRules []RuleID, from []*T, fromRules []RuleID, m Ma
 	}
 	at := make(map[RuleID][]*T, len(from))
 	for k, id := range fromRules {
+		if id == NoRule { // its rule went by a change that left the list as it was
+			continue
+		}
 		if now := m[id]; now != NoRule {
 			at[now] = append(at[now], from[k])
 		}

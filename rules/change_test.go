@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"corewire/internal/packet"
 )
 
 // changed is a rule file that is kept as lines, to be changed beside a rule set.
@@ -56,7 +58,7 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 			case g.IntN(16) == 0 && k+1 < len(x.names):
 				line += g.Pick(" -j ", " -j ", " -g ") + x.names[k+1+g.IntN(len(x.names)-k-1)]
 			default:
-				line += g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x")
+				line += g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x", " -j MARK --set-xmark 0x5/0xf", " -j CONNMARK --set-xmark 0x2/0xf")
 			}
 		}
 		chain, rules, e := ParseRule("change", x.table, x.fam, line)
@@ -145,7 +147,7 @@ func TestChanges(t *testing.T) {
 		sets = 6
 	}
 	opt := Options{InsideName: "eth0", OutsideName: "eth1", Logs: true, Clock: true, Wall: true, Counts: true}
-	patched, widest := 0, 0
+	patched, widest, jumps := 0, 0, 0
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(uint64(seed), 77)
@@ -184,6 +186,9 @@ func TestChanges(t *testing.T) {
 			if rs.patches > 0 {
 				patched++
 			}
+			for f := range rs.prog {
+				jumps = max(jumps, rs.patches*rs.prog[f].depth)
+			}
 			for _, g := range rs.prog {
 				for _, o := range g.overlays {
 					widest = max(widest, len(o.entries))
@@ -199,7 +204,10 @@ func TestChanges(t *testing.T) {
 			for range 6 {
 				p, c := g.packet(g.Flow(version(fam)))
 				ok := t.Run("", func(t *testing.T) {
-					r, s := compare(t, m, l, p, c), twin.Match(p, c)
+					began := *c
+					r := compare(t, m, l, p, c)
+					c.Mark, c.ConnMark, c.Labels = began.Mark, began.ConnMark, began.Labels
+					s := twin.Match(p, c)
 					if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable != s.Cacheable || !slices.Equal(m.Logged(), twin.Logged()) {
 						t.Fatalf("%+v, compiled anew %+v", r, s)
 					}
@@ -210,7 +218,7 @@ func TestChanges(t *testing.T) {
 			}
 		}
 	}
-	if patched < sets*steps/2 || widest < maxOverlay-20 {
+	if patched < sets*steps*3/4 || widest < maxOverlay-20 || jumps == 0 {
 		t.Errorf("%d rule sets were patched, overlays of up to %d entries: the test does not test patching", patched, widest)
 	}
 	t.Logf("%d rule sets patched, overlays of up to %d entries", patched, widest)
@@ -232,6 +240,19 @@ func BenchmarkChange(b *testing.B) {
 				}
 			}
 		})
+		for _, target := range []string{"user", "MARK --set-xmark 1"} {
+			_, list, err := ParseRule("change", "filter", Both, "-A FORWARD -s 10.1.2.3/32 -p tcp -m tcp --dport 77 -j "+target)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Run(fmt.Sprintf("insert-%s-%d", target[:4], n), func(b *testing.B) {
+				for b.Loop() {
+					if next, _, err := rs.Insert(at, list[0]); err != nil || next.patches == 0 {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 		b.Run(fmt.Sprintf("delete-%d", n), func(b *testing.B) {
 			for b.Loop() {
 				if next, _, err := rs.Delete(at); err != nil || next.patches == 0 {
@@ -263,11 +284,11 @@ func BenchmarkChange(b *testing.B) {
 // manyRules writes a file of n rules about hosts, networks and ports.
 func manyRules(n int) []byte {
 	r := rand.New(rand.NewPCG(1, uint64(n)))
-	b := []byte("*filter\n:FORWARD DROP [0:0]\n")
+	b := []byte("*filter\n:FORWARD DROP [0:0]\n:user - [0:0]\n")
 	for range n {
 		b = fmt.Appendf(b, "-A FORWARD -s 10.%d.%d.%d/%d -d 172.16.%d.%d -p tcp -m tcp --dport %d -j ACCEPT\n", r.IntN(40), r.IntN(256), r.IntN(256), []int{16, 24, 32}[r.IntN(3)], r.IntN(16), r.IntN(256), r.IntN(2000))
 	}
-	return append(b, "COMMIT\n"...)
+	return append(b, "-A FORWARD -s 192.0.2.1 -j user\n-A user -j RETURN\nCOMMIT\n"...)
 }
 
 // TestChangeRefused: what cannot be changed is said, and nothing changes.
@@ -320,3 +341,73 @@ func TestChangeRefused(t *testing.T) {
 }
 
 func second(_ *Ruleset, _ Renumbering, err error) error { return err }
+
+// FuzzChange: a rule set with one rule changed judges any frame as the changed rules compiled anew.
+func FuzzChange(f *testing.F) {
+	for seed := range uint64(20) {
+		g := newGenerator(seed, 3)
+		g.Memory = true
+		fam := []Family{IPv4, IPv6}[seed%2]
+		p, c := g.packet(g.Flow(version(fam)))
+		f.Add(g.RuleSet(version(fam)), uint8(seed), uint8(g.IntN(20)), "-A FORWARD"+g.Conditions(version(fam), false)+" -j DROP", p.Frame, uint8(c.State)|uint8(c.Dir)<<4|uint8(p.In)<<5)
+	}
+	f.Fuzz(func(t *testing.T, text string, where, number uint8, line string, frame []byte, bits uint8) {
+		p := packet.Packet{Frame: frame, In: packet.Port(bits >> 5 & 1)}
+		packet.Parse(&p)
+		if p.Family == 0 || p.Problem.Header() || p.Flags&packet.Fragment != 0 {
+			return
+		}
+		c := Context{State: State(bits & 7), Dir: Dir(bits >> 4 & 1), Status: uint32(bits >> 6), Expires: uint32(len(text))}
+		if c.State >= States || p.Problem != packet.ProblemNone {
+			c.State = Invalid
+		}
+		file, err := Parse("f", []byte(text), Both)
+		if err != nil {
+			return
+		}
+		opt := Options{InsideName: "eth0", OutsideName: "eth1", Wall: true, Counts: true, Clock: true, Logs: true}
+		rs, err := Compile([]*File{file}, opt)
+		if err != nil || len(rs.chains) == 0 {
+			return
+		}
+		at := rs.chains[int(where>>2)%len(rs.chains)]
+		place := Place{at.Table, at.Name, at.Family, int(number)}
+		var next *Ruleset
+		if where&3 == 0 {
+			next, _, err = rs.Delete(place)
+		} else {
+			_, list, bad := ParseRule("change", at.Table, at.Family, line)
+			if bad != nil {
+				return
+			}
+			if where&3 == 1 {
+				next, _, err = rs.Replace(place, list[0])
+			} else {
+				next, _, err = rs.Insert(place, list[0])
+			}
+		}
+		if err != nil {
+			return
+		}
+		want, err := Compile(next.files, opt)
+		if err != nil {
+			t.Fatalf("what a change made is refused: %v", err)
+		}
+		if s := same(next, want); s != "" {
+			t.Fatal(s)
+		}
+		for k := range next.prog {
+			if slices.ContainsFunc(next.prog[k].preds, func(q pred) bool { return q.op == opRandom }) {
+				return
+			}
+		}
+		q, d := p, c
+		q.Frame = slices.Clone(frame)
+		c.Taken, d.Taken = make([]Ticket, 0, MaxTickets), make([]Ticket, 0, MaxTickets)
+		m, twin := next.NewMatcher(), want.NewMatcher()
+		r, s := m.Match(&p, &c), twin.Match(&q, &d)
+		if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable != s.Cacheable || c.Mark != d.Mark || c.ConnMark != d.ConnMark || !slices.Equal(m.Logged(), twin.Logged()) || string(p.Frame) != string(q.Frame) {
+			t.Fatalf("%+v, compiled anew %+v", r, s)
+		}
+	})
+}

@@ -11,7 +11,8 @@ import "slices"
 // that it overlaps go into the overlay as well, for that they are found in another tree too does no harm.
 //
 // Lookups stay fast because an overlay is small: beyond maxOverlay boxes, or after maxPatches changes, everything is
-// compiled anew. So it is when a change is about more than one chain: jumps, and targets that change something.
+// compiled anew. So it is when a rule jumps to a chain that was not reached before, when a jump goes, and when a rule has a memory of addresses or
+// sets, or says something of connection tracking. What a rule that went remembered (tokens, turns) stays until then.
 
 // Limits of what is patched before everything is compiled anew. More makes a lookup, and each change, dearer; less makes
 // compiling more frequent.
@@ -62,22 +63,15 @@ func (rs *Ruleset) patch(s site, r *Rule, n Renumbering, files []*File, c *Chain
 	var gone *Rule
 	if n.removed > 0 {
 		gone = rs.rules[n.at].Rule
-		for f := range rs.prog { // what it remembers goes with it
-			if slices.Contains(rs.prog[f].bucketRules, n.at) || slices.Contains(rs.prog[f].counterRules, n.at) || slices.Contains(rs.prog[f].quotaRules, n.at) {
-				return nil
-			}
-		}
 	}
 	for _, x := range []*Rule{r, gone} {
 		if x == nil {
 			continue
 		}
-		switch x.Target.Verb {
-		case VerbNone, VerbAccept, VerbDrop, VerbReject, VerbReturn, VerbLog:
-		default:
-			return nil
+		if x == gone && (x.Target.Verb == VerbJump || x.Target.Verb == VerbGoto) {
+			return nil // packets may come to its chain no more
 		}
-		if x.Target.CT != nil || slices.ContainsFunc(x.Matches, remembers) {
+		if _, sets := x.Target.Effect.(*SetTarget); sets || x.Target.CT != nil || slices.ContainsFunc(x.Matches, remembers) {
 			return nil
 		}
 	}
@@ -99,6 +93,7 @@ func (rs *Ruleset) patch(s site, r *Rule, n Renumbering, files []*File, c *Chain
 		if !next.prog[f].patch(&cc, f, s, r, gone, n) {
 			return nil
 		}
+		next.long = next.long || len(next.prog[f].effects) > 0
 	}
 	if cc.errs.orNil() != nil {
 		return nil // compiling anew says it
@@ -184,19 +179,15 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 		for i := range g.rules {
 			g.rules[i].id = move(g.rules[i].id)
 		}
-		g.bucketRules, g.counterRules, g.connRules = slices.Clone(g.bucketRules), slices.Clone(g.counterRules), slices.Clone(g.connRules)
-		for i := range g.connRules {
-			g.connRules[i] = move(g.connRules[i])
-		}
-		g.quotaRules = slices.Clone(g.quotaRules)
-		for i := range g.quotaRules {
-			g.quotaRules[i] = move(g.quotaRules[i])
-		}
-		for i := range g.bucketRules {
-			g.bucketRules[i] = move(g.bucketRules[i])
-		}
-		for i := range g.counterRules {
-			g.counterRules[i] = move(g.counterRules[i])
+	}
+	for _, owners := range []*[]RuleID{&g.bucketRules, &g.counterRules, &g.quotaRules, &g.connRules} {
+		*owners = slices.Clone(*owners)
+		for i, id := range *owners {
+			if id == n.at && n.removed > 0 {
+				(*owners)[i] = NoRule
+				continue
+			}
+			(*owners)[i] = move(id)
 		}
 	}
 	if added+removed == 0 {
@@ -213,11 +204,23 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	g.u32s, g.times, g.bytes, g.helpers = slices.Clip(g.u32s), slices.Clip(g.times), slices.Clip(g.bytes), slices.Clip(g.helpers)
 	g.chunks, g.quotas, g.quotaRules = slices.Clip(g.chunks), slices.Clip(g.quotas), slices.Clip(g.quotaRules)
 	g.bucketRules, g.counterRules = slices.Clip(g.bucketRules), slices.Clip(g.counterRules)
+	g.effects, g.strips = slices.Clip(g.effects), slices.Clip(g.strips)
 	var boxes []box
 	if added > 0 {
 		cr := rule{id: n.at, verb: r.Target.Verb}
 		c.cur, c.place = g, f
 		c.able(r)
+		switch cr.verb {
+		case VerbJump, VerbGoto:
+			to, reached := g.names[r.Target.Chain]
+			if !reached {
+				return false
+			}
+			cr.arg = to
+		case VerbEffect:
+			cr.arg = uint32(len(g.effects))
+			g.effects = append(g.effects, r.Target.Effect.compile(c))
+		}
 		boxes = c.boxes(nil, &cr, r)
 		g.rules[rank] = cr
 		g.ruled(n.at)
@@ -233,6 +236,12 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	}
 	me := &g.chains[index]
 	me.rank += added - removed
+	if added > 0 && (r.Target.Verb == VerbJump || r.Target.Verb == VerbGoto) {
+		var ok bool
+		if g.depth, ok = g.nesting(0, make([]int, len(g.chains))); !ok || g.depth > maxDepth {
+			return false // compiling anew says what is wrong
+		}
+	}
 	var over []uint32
 	g.overlays = slices.Clone(g.overlays)
 	at := slices.IndexFunc(g.overlays, func(o overlay) bool { return o.chain == index })
@@ -283,6 +292,32 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	g.slots, g.places = slices.Clip(g.slots), slices.Clip(g.places)
 	g.trees[me.first+me.n-1] = b.build(list, known{}, 0)
 	return true
+}
+
+// nesting returns how deep calls from a chain are nested at most; false when there is a loop, or more than can be meant. known has
+// by chain the depth plus 1, or being for one that is looked at; it begins with zeros.
+func (g *program) nesting(chain uint32, known []int) (int, bool) {
+	const being = -1
+	switch k := known[chain]; {
+	case k == being:
+		return 0, false
+	case k > 0:
+		return k - 1, true
+	}
+	known[chain] = being
+	depth := 0
+	x := g.chains[chain]
+	for i := x.firstRank; i < x.rank; i++ {
+		if r := &g.rules[i]; r.verb == VerbJump || r.verb == VerbGoto {
+			d, ok := g.nesting(r.arg, known)
+			if !ok {
+				return 0, false
+			}
+			depth = max(depth, d+1)
+		}
+	}
+	known[chain] = depth + 1
+	return depth, true
 }
 
 // shift copies entries, with room for more, and moves the ranks behind rank. The entries of the rule there, if it is
