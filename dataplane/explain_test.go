@@ -38,7 +38,7 @@ COMMIT
 -A FORWARD -m conntrack --ctstate UNTRACKED -i inside -j ACCEPT
 -A FORWARD -i inside -p tcp --syn -j a
 -A FORWARD -i inside -p udp -m ttl ! --ttl-eq 9 -j ACCEPT
--A a -m limit --limit 1/day --limit-burst 20 -j ACCEPT
+-A a -m limit --limit 1/hour --limit-burst 20 -j ACCEPT
 -A a -p tcp --dport 1 -j RETURN
 -A a -p tcp --dport 2 -j ACCEPT
 COMMIT
