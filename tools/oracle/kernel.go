@@ -230,19 +230,25 @@ func (k *kernel) send(in packet.Port, frame []byte) (passage, error) {
 		r.out = append(r.out, bytes.Clone(k.room[:n]))
 	}
 	if len(r.out) == 0 {
-		for {
-			n, err := unix.Read(k.taps[in], k.room[:])
-			if err != nil || n == 0 {
-				break
-			}
-			r.back = append(r.back, bytes.Clone(k.room[:n]))
-		}
+		r.back = k.answers(in)
 	}
 	var err error
 	if k.see != nil {
 		r.sights, err = k.see.look(nil)
 	}
 	return r, err
+}
+
+// answers returns what has left through a port by now. What the kernel answers itself goes through a softirq, which a busy
+// machine leaves to a thread: it may come after send has returned.
+func (k *kernel) answers(out packet.Port) (frames [][]byte) {
+	for {
+		n, err := unix.Read(k.taps[out], k.room[:])
+		if err != nil || n == 0 {
+			return frames
+		}
+		frames = append(frames, bytes.Clone(k.room[:n]))
+	}
 }
 
 // close removes the namespace and everything in it.
