@@ -2,9 +2,12 @@
 //
 // # Overview
 //
-// An Engine runs one Worker per queue pair. A worker owns, alone and without locks, everything that its packets
-// touch: the two ports of its queue (ring.Wire), one shard of the connection table, one fragment store, one rule
-// matcher with its counters, and its own statistics. It runs to completion in bursts:
+// An Engine runs one Worker per queue pair. A worker owns, alone and without locks, what every packet touches: the two
+// ports of its queue (ring.Wire), one shard of the connection table, its fragment stores, one rule matcher with its
+// counters, its ring of logged packets, and its own statistics. What has to be known to all workers is shared, and touched
+// only by packets that need it: the expectations of helpers (a lock where one is announced, see package conntrack), what
+// rules remember (limit, hashlimit, recent, connlimit, quota: atomic words), IP sets (atomic slots; a packet that changes an
+// element tries for the element's stripe and gives up), the bounds on ICMP answers. It runs to completion in bursts:
 //
 //	RX burst → parse all → steer (fragments, non-IP, other workers' flows) → hash all → touch all buckets
 //	   → track → verdict (cached or matched) → confirm → TX of the other port or free list → one kick
@@ -12,7 +15,7 @@
 // With a raw table every whole packet goes through it before the hash (raw.go), since it may choose the zone.
 //
 // That way is worker.go, read downwards. Nothing on it allocates, locks, logs, formats, calls through an interface
-// per packet, or asks the time: the clock is read once a burst and passed in.
+// per packet, or asks the time, but for what the paragraph above says is shared: the clock is read once a burst and passed in.
 //
 // # Shards
 //

@@ -11,6 +11,7 @@ import (
 
 	"corewire/internal/packet"
 
+	"corewire/internal/spelling"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -150,13 +151,13 @@ func (h *host) suggest(name string) string {
 		}
 		all = append(all, a.Name)
 		for _, n := range append([]string{a.Name}, a.AltNames...) {
-			if distance(n, name) <= 2 || strings.EqualFold(n, name) || strings.HasPrefix(n, name) {
+			if spelling.Distance(n, name) <= 2 || strings.EqualFold(n, name) || strings.HasPrefix(n, name) {
 				near = append(near, n)
 			}
 		}
 	}
 	slices.Sort(all)
-	slices.SortStableFunc(near, func(a, b string) int { return distance(a, name) - distance(b, name) })
+	slices.SortStableFunc(near, func(a, b string) int { return spelling.Distance(a, name) - spelling.Distance(b, name) })
 	switch {
 	case len(near) > 0:
 		return " (did you mean " + strings.Join(near[:min(len(near), 3)], " or ") + "?)"
@@ -166,27 +167,6 @@ func (h *host) suggest(name string) string {
 		return " (there are " + strings.Join(all, ", ") + ")"
 	}
 	return fmt.Sprintf(" (there are %s and %d more)", strings.Join(all[:8], ", "), len(all)-8)
-}
-
-// distance is the Levenshtein distance: how many bytes must be added, removed or replaced to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := corner
-			if a[i] != b[j] {
-				replace++
-			}
-			corner = row[j+1]
-			row[j+1] = min(replace, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // linkOverhead is what a frame may have beyond the MTU: the Ethernet header and two VLAN tags.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"corewire/internal/packet"
+	"corewire/internal/spelling"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -1268,11 +1269,11 @@ func TestDistance(t *testing.T) {
 	}{
 		{"", "", 0}, {"eth0", "eth0", 0}, {"eth0", "eth1", 1}, {"eth", "eth0", 1}, {"eth0", "", 4}, {"prot1", "port1", 2}, {"abc", "cab", 2},
 	} {
-		if got := distance(test.a, test.b); got != test.want {
-			t.Errorf("distance(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
+		if got := spelling.Distance(test.a, test.b); got != test.want {
+			t.Errorf("spelling.Distance(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
 		}
-		if got := distance(test.b, test.a); got != test.want {
-			t.Errorf("distance(%q, %q) = %d, want %d", test.b, test.a, got, test.want)
+		if got := spelling.Distance(test.b, test.a); got != test.want {
+			t.Errorf("spelling.Distance(%q, %q) = %d, want %d", test.b, test.a, got, test.want)
 		}
 	}
 }

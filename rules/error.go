@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+
+	"corewire/internal/spelling"
 )
 
 // Pos is a place in a rule file. Line and Col count from 1; Col counts bytes. The zero Pos means no place.
@@ -114,32 +116,11 @@ func nearest(s string, list []string) string {
 	}
 	best, word := len(s)/2+1, ""
 	for _, w := range list {
-		if d := distance(s, w); d < best {
+		if d := spelling.Distance(s, w); d < best {
 			best, word = d, w
 		}
 	}
 	return word
-}
-
-// distance is the Levenshtein distance of two short words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diag := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diag
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diag = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // didYouMean returns a hint that names the nearest word, or "".

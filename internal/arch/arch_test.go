@@ -19,13 +19,14 @@ const root = "../.."
 // the line of its longest listed prefix.
 var rooms = map[string][]string{
 	"internal/packet":            {},
+	"internal/spelling":          {},
 	"internal/packet/packettest": {"internal/packet"},
-	"ring":                       {"internal/packet", "ring"},
+	"ring":                       {"internal/spelling", "internal/packet", "ring"},
 	"conntrack":                  {"internal/packet"},
-	"internal/ipset":             {"internal/packet"},
-	"rules":                      {"internal/packet", "internal/ipset"},
+	"internal/ipset":             {"internal/spelling", "internal/packet"},
+	"rules":                      {"internal/spelling", "internal/packet", "internal/ipset"},
 	"dataplane":                  {"internal/packet", "internal/ipset", "ring", "conntrack", "rules"},
-	"internal/config":            {"internal/packet", "internal/ipset", "conntrack", "dataplane", "ring", "rules"},
+	"internal/config":            {"internal/spelling", "internal/packet", "internal/ipset", "conntrack", "dataplane", "ring", "rules"},
 	"internal/packetlog":         {"internal/packet"},
 	"internal/control":           {"internal/packet", "internal/ipset", "internal/packetlog", "internal/config", "conntrack", "dataplane", "ring", "rules"},
 	"internal/replay":            {"internal/packet", "internal/ipset", "conntrack", "dataplane", "ring", "rules"},

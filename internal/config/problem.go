@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"corewire/internal/spelling"
 )
 
 // Place says where a value came from.
@@ -98,30 +100,9 @@ func nearest(name string, candidates []string) (string, bool) {
 		return "", false
 	}
 	for _, c := range candidates {
-		if d := edits(name, c); d < distance {
+		if d := spelling.Distance(name, c); d < distance {
 			best, distance = c, d
 		}
 	}
 	return best, best != ""
-}
-
-// edits is Levenshtein's distance: insertions, deletions and substitutions of bytes.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

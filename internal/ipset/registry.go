@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"corewire/internal/spelling"
 )
 
 // Handle is a set as rules know it: it stays the same when two sets swap their elements, and when the set's file is read
@@ -295,23 +297,7 @@ func Nearest(s string, list []string) string {
 	}
 	best, word := len(s)/2+1, ""
 	for _, w := range list {
-		row := make([]int, len(w)+1)
-		for j := range row {
-			row[j] = j
-		}
-		for i := range len(s) {
-			diag := row[0]
-			row[0] = i + 1
-			for j := range len(w) {
-				cost := diag
-				if s[i] != w[j] {
-					cost++
-				}
-				diag = row[j+1]
-				row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-			}
-		}
-		if d := row[len(w)]; d < best {
+		if d := spelling.Distance(s, w); d < best {
 			best, word = d, w
 		}
 	}

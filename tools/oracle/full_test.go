@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 
 	"corewire/dataplane"
@@ -41,6 +42,9 @@ func fullTable(t *testing.T, assured bool) (*comparison, int) {
 		t.Fatal(err)
 	}
 	if n == 0 || n > most {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("nf_conntrack_max is %d, and only a table of at most %d is filled: nothing would be compared", n, most)
+		}
 		t.Skipf("nf_conntrack_max is %d: this machine's table is not filled", n)
 	}
 	if err := both.kernel.fill(0, n, assured, 600); err != nil {
