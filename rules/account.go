@@ -24,7 +24,7 @@ var (
 // Name returns "connbytes".
 func (m *ByteMatch) Name() string { return "connbytes" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *ByteMatch) AppendSave(b []byte) []byte {
 	b = strconv.AppendUint(append(appendNot(b, m.Not), " --connbytes "...), m.Lo, 10)
 	if m.Hi != 1<<64-1 && m.Hi != 0 {
@@ -33,32 +33,26 @@ func (m *ByteMatch) AppendSave(b []byte) []byte {
 	return fmt.Appendf(b, " --connbytes-mode %s --connbytes-dir %s", byteModes[m.Mode], byteDirs[m.Dir])
 }
 
-var bytesModule = module{name: "connbytes", family: Both, make: func() Match { return &ByteMatch{} }, options: []option{
-	{"connbytes", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *ByteMatch) compile(c *compiler) {
+	c.rs.needs |= NeedCounts
+	c.ask(pred{op: opBytes, a: keep(&c.cur.bytes, *m)})
+}
+
+var bytesModule = module{name: "connbytes", family: Both, make: func() Extension { return &ByteMatch{} }, options: []option{
+	{"connbytes", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		lo, hi, _ := rp.span(a[0], 1<<64-1, "a number, or two that rise with a colon between")
 		if _, _, isRange := strings.Cut(a[0].text, ":"); !isRange {
 			hi = 1<<64 - 1 // so many or more
 		}
 		m.(*ByteMatch).Lo, m.(*ByteMatch).Hi, m.(*ByteMatch).Not = lo, hi, not
 	}},
-	{"connbytes-mode", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*ByteMatch).Mode = rp.oneOf(a[0], byteModes) }},
-	{"connbytes-dir", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*ByteMatch).Dir = rp.oneOf(a[0], byteDirs) }},
+	{"connbytes-mode", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*ByteMatch).Mode = rp.oneOf(a[0], byteModes) }},
+	{"connbytes-dir", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*ByteMatch).Dir = rp.oneOf(a[0], byteDirs) }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	if l.seen != 1<<1|1<<2|1<<3 {
 		rp.fail(l.col, "-m connbytes", "--connbytes, --connbytes-mode and --connbytes-dir after -m connbytes", "")
 	}
 }}
-
-// oneOf returns the index of a word.
-func (rp *ruleParser) oneOf(a token, words []string) uint8 {
-	for k, w := range words {
-		if w == a.text {
-			return uint8(k)
-		}
-	}
-	rp.fail(a.col, a.text, "one of "+strings.Join(words, ", "), rp.didYouMean(a.text, words))
-	return 0
-}
 
 // test follows net/netfilter/xt_connbytes.c.
 func (m *ByteMatch) test(c *Context) bool {
@@ -93,13 +87,22 @@ type QuotaMatch struct {
 // Name returns "quota".
 func (m *QuotaMatch) Name() string { return "quota" }
 
-// AppendSave implements Match. The quota is printed, not what is left of it, as iptables-save does.
+// AppendSave implements Extension. The quota is printed, not what is left of it, as iptables-save does.
 func (m *QuotaMatch) AppendSave(b []byte) []byte {
 	return strconv.AppendUint(append(appendNot(b, m.Not), " --quota "...), m.Bytes, 10)
 }
 
-var quotaModule = module{name: "quota", family: Both, make: func() Match { return &QuotaMatch{} }, options: []option{
-	{"quota", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *QuotaMatch) compile(c *compiler) {
+	q := share(c, m, func() *quota {
+		q := new(quota)
+		q.left.Store(m.Bytes)
+		return q
+	})
+	c.ask(pred{op: opQuota, not: m.Not, a: keep(&c.cur.quotas, q)})
+}
+
+var quotaModule = module{name: "quota", family: Both, make: func() Extension { return &QuotaMatch{} }, options: []option{
+	{"quota", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		m.(*QuotaMatch).Bytes, m.(*QuotaMatch).Not = rp.number(a[0], 1<<64-1), not
 	}},
 }, finish: needOption("quota")}
@@ -133,13 +136,18 @@ type HelperMatch struct {
 // Name returns "helper".
 func (m *HelperMatch) Name() string { return "helper" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *HelperMatch) AppendSave(b []byte) []byte {
 	return appendQuoted(append(appendNot(b, m.Not), " --helper "...), m.Helper)
 }
 
-var helperModule = module{name: "helper", family: Both, make: func() Match { return &HelperMatch{} }, options: []option{
-	{"helper", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *HelperMatch) compile(c *compiler) {
+	c.rs.needs |= NeedHelper
+	c.ask(pred{op: opHelper, a: keep(&c.cur.helpers, *m)})
+}
+
+var helperModule = module{name: "helper", family: Both, make: func() Extension { return &HelperMatch{} }, options: []option{
+	{"helper", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		if len(a[0].text) > 29 { // struct xt_helper_info
 			rp.fail(a[0].col, a[0].text, "a helper's name of at most 29 bytes", "")
 		}
@@ -167,7 +175,7 @@ type LabelMatch struct {
 // Name returns "connlabel".
 func (m *LabelMatch) Name() string { return "connlabel" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *LabelMatch) AppendSave(b []byte) []byte {
 	b = fmt.Appendf(appendNot(b, m.Not), " --label \"%d\"", m.Label)
 	if m.Set {
@@ -176,15 +184,25 @@ func (m *LabelMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
-var labelModule = module{name: "connlabel", family: Both, make: func() Match { return &LabelMatch{} }, options: []option{
-	{"label", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *LabelMatch) compile(c *compiler) {
+	c.rs.needs |= NeedLabels
+	q := pred{op: opLabel, not: m.Not, lo: uint16(m.Label)}
+	if m.Set {
+		q.hi = 1
+		c.rs.needs |= WritesLabels
+	}
+	c.ask(q)
+}
+
+var labelModule = module{name: "connlabel", family: Both, make: func() Extension { return &LabelMatch{} }, options: []option{
+	{"label", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		v, err := parseNumber(a[0].text, 127)
 		if err != nil {
 			rp.fail(a[0].col, a[0].text, "a label from 0 to 127", "names are not looked up: there is no connlabel.conf here")
 		}
 		m.(*LabelMatch).Label, m.(*LabelMatch).Not = uint8(v), not
 	}},
-	{"set", 2, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*LabelMatch).Set = true }},
+	{"set", 2, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*LabelMatch).Set = true }},
 }, finish: needOption("label")}
 
 // label follows net/netfilter/xt_connlabel.c.

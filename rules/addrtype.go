@@ -34,17 +34,17 @@ type AddrTypeMatch struct {
 	srcAsked, dstAsked bool
 }
 
-var addrtypeModule = module{name: "addrtype", family: Both, make: func() Match { return &AddrTypeMatch{} }, options: []option{
-	{"src-type", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var addrtypeModule = module{name: "addrtype", family: Both, make: func() Extension { return &AddrTypeMatch{} }, options: []option{
+	{"src-type", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*AddrTypeMatch)
 		x.Src, x.SrcNot, x.srcAsked = rp.addrTypes(a[0]), not, true
 	}},
-	{"dst-type", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"dst-type", 2, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*AddrTypeMatch)
 		x.Dst, x.DstNot, x.dstAsked = rp.addrTypes(a[0]), not, true
 	}},
-	{"limit-iface-in", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*AddrTypeMatch).LimitIn = true }},
-	{"limit-iface-out", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*AddrTypeMatch).LimitOut = true }},
+	{"limit-iface-in", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*AddrTypeMatch).LimitIn = true }},
+	{"limit-iface-out", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*AddrTypeMatch).LimitOut = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	if l.seen&(1<<1|1<<2) == 0 {
 		rp.fail(l.col, "-m addrtype", "--src-type or --dst-type after -m addrtype", "")
@@ -60,7 +60,7 @@ var addrtypeModule = module{name: "addrtype", family: Both, make: func() Match {
 // Name returns "addrtype".
 func (m *AddrTypeMatch) Name() string { return "addrtype" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *AddrTypeMatch) AppendSave(b []byte) []byte {
 	if m.srcAsked {
 		b = m.Src.append(append(appendNot(b, m.SrcNot), " --src-type "...))
@@ -75,6 +75,19 @@ func (m *AddrTypeMatch) AppendSave(b []byte) []byte {
 		b = append(b, " --limit-iface-out"...)
 	}
 	return b
+}
+
+func (m *AddrTypeMatch) compile(c *compiler) {
+	limited := uint32(0)
+	if m.LimitIn || m.LimitOut {
+		limited = 1
+	}
+	if m.srcAsked {
+		c.ask(pred{op: opType, not: m.SrcNot, lo: 0, hi: uint16(m.Src), a: limited})
+	}
+	if m.dstAsked {
+		c.ask(pred{op: opType, not: m.DstNot, lo: 1, hi: uint16(m.Dst), a: limited})
+	}
 }
 
 func (t AddrTypes) append(b []byte) []byte {

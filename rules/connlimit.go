@@ -18,16 +18,16 @@ type ConnlimitMatch struct {
 	pos    Pos
 }
 
-var connlimitModule = module{name: "connlimit", family: Both, make: func() Match { return &ConnlimitMatch{Mask: -1} }, options: []option{
-	{"connlimit-upto", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var connlimitModule = module{name: "connlimit", family: Both, make: func() Extension { return &ConnlimitMatch{Mask: -1} }, options: []option{
+	{"connlimit-upto", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		m.(*ConnlimitMatch).Limit, m.(*ConnlimitMatch).Above = rp.number32(a[0], 0), not
 	}},
-	{"connlimit-above", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"connlimit-above", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		m.(*ConnlimitMatch).Limit, m.(*ConnlimitMatch).Above = rp.number32(a[0], 0), !not
 	}},
-	{"connlimit-mask", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*ConnlimitMatch).Mask = rp.prefixLength(a[0]) }},
-	{"connlimit-saddr", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*ConnlimitMatch).Dst = false }},
-	{"connlimit-daddr", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*ConnlimitMatch).Dst = true }},
+	{"connlimit-mask", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*ConnlimitMatch).Mask = rp.prefixLength(a[0]) }},
+	{"connlimit-saddr", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*ConnlimitMatch).Dst = false }},
+	{"connlimit-daddr", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*ConnlimitMatch).Dst = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	l.m.(*ConnlimitMatch).pos = rp.p.pos(l.col)
 	if l.seen&(1<<1) == 0 {
@@ -41,7 +41,7 @@ func (m *ConnlimitMatch) forFamily(f Family) { m.family = f }
 // Name returns "connlimit".
 func (m *ConnlimitMatch) Name() string { return "connlimit" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *ConnlimitMatch) AppendSave(b []byte) []byte {
 	if m.Above {
 		b = fmt.Appendf(b, " --connlimit-above %d", m.Limit)
@@ -60,6 +60,12 @@ func (m *ConnlimitMatch) AppendSave(b []byte) []byte {
 		return append(b, " --connlimit-daddr"...)
 	}
 	return append(b, " --connlimit-saddr"...)
+}
+
+func (m *ConnlimitMatch) compile(c *compiler) {
+	c.rs.needs |= NeedTickets | NeedStatus
+	c.ask(pred{op: opConnlimit, not: !m.Above, a: uint32(len(c.cur.conns)), b: m.Limit})
+	c.cur.conns = append(c.cur.conns, c.conns(m))
 }
 
 // Ticket says that a connection is counted in a place of a connlimit rule: the rule's number above 32 bits of the place. Who

@@ -50,7 +50,7 @@ var ctStatusNames = []struct {
 	bits uint32
 }{{"EXPECTED", StatusExpected}, {"SEEN_REPLY", StatusSeenReply}, {"ASSURED", StatusAssured}, {"CONFIRMED", StatusConfirmed}}
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *ConntrackMatch) AppendSave(b []byte) []byte {
 	if m.HasState {
 		b = appendNot(b, m.StatesNot)
@@ -131,6 +131,51 @@ func (m *ConntrackMatch) AppendSave(b []byte) []byte {
 		b = append(b, [...]string{" --ctdir ORIGINAL", " --ctdir REPLY"}[m.Dir]...)
 	}
 	return b
+}
+
+// compile implements Extension. A packet without a connection matches when the state does, and never without --ctstate: what is
+// asked behind the state is asked of packets with a connection only.
+func (m *ConntrackMatch) compile(c *compiler) {
+	var list []pred
+	if m.HasDir {
+		list = append(list, pred{op: opDir, lo: uint16(m.Dir)})
+		c.rs.needs |= NeedDir
+	}
+	for k, a := range []AddrMatch{m.OrigSrc, m.OrigDst, m.ReplSrc, m.ReplDst} {
+		if a.Pos.Line != 0 {
+			list = append(list, pred{op: opCtAddr, not: a.Not, lo: uint16(k), a: c.addr(a)})
+			c.rs.needs |= NeedDir
+		}
+	}
+	if m.HasProto {
+		list = append(list, pred{op: opCtProto, not: m.ProtoNot, lo: uint16(m.Proto)})
+	}
+	for k, r := range []PortRange{m.OrigSrcPort, m.OrigDstPort, m.ReplSrcPort, m.ReplDstPort} {
+		if m.portSet&(1<<k) != 0 {
+			list = append(list, pred{op: opCtPort, not: r.Not, lo: r.Lo, hi: r.Hi, a: uint32(k)})
+			c.rs.needs |= NeedDir
+		}
+	}
+	if m.HasStatus {
+		list = append(list, pred{op: opCtStatus, not: m.StatusNot, a: m.Status})
+		c.rs.needs |= NeedStatus
+	}
+	if m.HasExpire {
+		list = append(list, pred{op: opCtExpire, not: m.ExpireNot, a: m.ExpireLo, b: m.ExpireHi})
+		c.rs.needs |= NeedExpires
+	}
+	if !m.HasState {
+		c.ask(pred{op: opTracked})
+		for _, q := range list {
+			c.ask(q)
+		}
+		return
+	}
+	c.ask(pred{op: opState, not: m.StatesNot, lo: uint16(m.States)})
+	for _, q := range list {
+		q.n = 1 // holds for packets without a connection
+		c.ask(q)
+	}
 }
 
 // appendAddr prints an address with its mask: as a prefix when it is one. The length of a single address is printed

@@ -39,7 +39,7 @@ var otherHelpers = []string{"RAS", "Q.931", "H.245", "h323", "amanda", "netbios-
 // Name returns "CT" or "NOTRACK".
 func (t *CTTarget) Name() string { return t.target }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *CTTarget) AppendSave(b []byte) []byte {
 	if t.target == "NOTRACK" {
 		return b
@@ -71,17 +71,17 @@ func (t *CTTarget) AppendSave(b []byte) []byte {
 	return b
 }
 
-var ctTarget = module{name: "CT", family: Both, make: func() Match { return &CTTarget{target: "CT"} }, options: []option{
-	{"notrack", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*CTTarget).NoTrack = true }},
-	{"helper", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { rp.ctHelper(m.(*CTTarget), a[0]) }},
-	{"timeout", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var ctTarget = module{name: "CT", family: Both, make: func() Extension { return &CTTarget{target: "CT"} }, options: []option{
+	{"notrack", 1, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*CTTarget).NoTrack = true }},
+	{"helper", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { rp.ctHelper(m.(*CTTarget), a[0]) }},
+	{"timeout", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		if a[0].text == "" || len(a[0].text) > 31 { // XT_CT timeout[32] in xt_CT.h
 			rp.fail(a[0].col, a[0].text, "the name of a timeout policy, of 1 to 31 bytes", "")
 		}
 		m.(*CTTarget).Timeout = a[0].text
 		rp.needsProtocol(a[0].col, "--timeout "+a[0].text)
 	}},
-	{"ctevents", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"ctevents", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		t, col := m.(*CTTarget), a[0].col
 		for name := range strings.SplitSeq(a[0].text, ",") {
 			known := false
@@ -99,14 +99,14 @@ var ctTarget = module{name: "CT", family: Both, make: func() Match { return &CTT
 		}
 		rp.p.warn(rp.p.pos(a[0].col), "--ctevents ignored: who listens chooses the events")
 	}},
-	{"expevents", 5, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"expevents", 5, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		if a[0].text != "new" {
 			rp.fail(a[0].col, a[0].text, "the event new", "")
 		}
 		m.(*CTTarget).expectEvents = true
 		rp.p.warn(rp.p.pos(a[0].col), "--expevents ignored: who listens chooses the events")
 	}},
-	{"zone", 6, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"zone", 6, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		t := m.(*CTTarget)
 		if a[0].text == "mark" {
 			rp.fail(a[0].col, "mark", "a zone from 0 to 65535", "a packet has no mark before the raw table")
@@ -121,9 +121,9 @@ var ctTarget = module{name: "CT", family: Both, make: func() Match { return &CTT
 	{"zone-orig", 7, 1, false, refuseZone}, {"zone-reply", 8, 1, false, refuseZone},
 }, finish: onlyRaw}
 
-var notrackTarget = module{name: "NOTRACK", family: Both, make: func() Match { return &CTTarget{target: "NOTRACK", NoTrack: true} }, finish: onlyRaw}
+var notrackTarget = module{name: "NOTRACK", family: Both, make: func() Extension { return &CTTarget{target: "NOTRACK", NoTrack: true} }, finish: onlyRaw}
 
-func refuseZone(rp *ruleParser, _ Match, _ bool, a []token) {
+func refuseZone(rp *ruleParser, _ Extension, _ bool, a []token) {
 	rp.fail(a[0].col, a[0].text, "--zone, for both directions", "nothing is translated here: a connection is in one zone")
 }
 

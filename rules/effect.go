@@ -4,7 +4,7 @@ import "corewire/internal/packet"
 
 // Effect is a target that changes something and lets the packet go on. The types are this package's own, one per target.
 type Effect interface {
-	Match // Name is that of the target
+	Extension
 	// compile returns what the rule does, as the matcher carries it out.
 	compile(c *compiler) effect
 }

@@ -103,12 +103,19 @@ const (
 	FragmentNo                       // ! -f
 )
 
+// Extension is a module behind -m or a target behind -j, with its options.
+type Extension interface {
+	// Name returns the name behind -m or -j.
+	Name() string
+	// AppendSave appends the options as iptables-save prints them, each with a blank before it.
+	AppendSave(b []byte) []byte
+}
+
 // Match is one -m module with its options. The types are this package's own, one per module.
 type Match interface {
-	// Name returns the module's name after -m.
-	Name() string
-	// AppendSave appends the module's options as iptables-save prints them, each with a blank before it.
-	AppendSave(b []byte) []byte
+	Extension
+	// compile adds what the module asks to the rule's conditions, by compiler.ask, in the order in which xtables asks it.
+	compile(c *compiler)
 }
 
 // Verb says what a rule does with a packet that it matches.

@@ -72,7 +72,7 @@ type SPIMatch struct {
 // Name returns "esp" or "ah".
 func (m *SPIMatch) Name() string { return m.module }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *SPIMatch) AppendSave(b []byte) []byte {
 	if m.Lo != 0 || m.Hi != 1<<32-1 || m.Not {
 		b = append(append(appendNot(b, m.Not), " --"...), m.module...)
@@ -87,25 +87,36 @@ func (m *SPIMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
+func (m *SPIMatch) compile(c *compiler) {
+	switch {
+	case m.module == "esp":
+		c.ask(pred{op: opSPI, not: m.Not, lo: 8, hi: 0, a: m.Lo, b: m.Hi})
+	case !c.cur.v6:
+		c.ask(pred{op: opSPI, not: m.Not, lo: 12, hi: 4, a: m.Lo, b: m.Hi})
+	default:
+		c.ask(pred{op: opAuth, a: keep(&c.cur.spis, *m)})
+	}
+}
+
 func spiOption(name string) option {
-	return option{name, 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	return option{name, 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		lo, hi, _ := rp.span(a[0], 1<<32-1, "an SPI or a range of SPIs")
 		x := m.(*SPIMatch)
 		x.Lo, x.Hi, x.Not = uint32(lo), uint32(hi), not
 	}}
 }
 
-var espModule = module{name: "esp", family: Both, protos: []uint8{headerESP}, make: func() Match { return &SPIMatch{Hi: 1<<32 - 1, module: "esp"} },
+var espModule = module{name: "esp", family: Both, protos: []uint8{headerESP}, make: func() Extension { return &SPIMatch{Hi: 1<<32 - 1, module: "esp"} },
 	options: []option{spiOption("espspi")}}
 
 // ahModule is -m ah, which needs -p ah in IPv4 and looks into the extension headers of IPv6.
-var ahModule = module{name: "ah", family: Both, make: func() Match { return &SPIMatch{Hi: 1<<32 - 1, module: "ah"} }, options: []option{
+var ahModule = module{name: "ah", family: Both, make: func() Extension { return &SPIMatch{Hi: 1<<32 - 1, module: "ah"} }, options: []option{
 	spiOption("ahspi"),
-	{"ahlen", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"ahlen", 2, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*SPIMatch)
 		x.Len, x.HasLen, x.LenNot = uint32(rp.number(a[0], 1<<32-1)), true, not
 	}},
-	{"ahres", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*SPIMatch).Zero = true }},
+	{"ahres", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*SPIMatch).Zero = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	m := l.m.(*SPIMatch)
 	switch {
@@ -166,7 +177,7 @@ type FragMatch struct {
 // Name returns "frag".
 func (m *FragMatch) Name() string { return "frag" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *FragMatch) AppendSave(b []byte) []byte {
 	if m.Lo != 0 || m.Hi != 1<<32-1 || m.Not {
 		b = appendSpan(append(appendNot(b, m.Not), " --fragid "...), uint64(m.Lo), uint64(m.Hi))
@@ -185,20 +196,24 @@ func (m *FragMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
-var fragModule = module{name: "frag", family: IPv6, make: func() Match { return &FragMatch{Hi: 1<<32 - 1} }, options: []option{
-	{"fragid", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *FragMatch) compile(c *compiler) {
+	c.ask(pred{op: opFrag, a: keep(&c.cur.frags, *m)})
+}
+
+var fragModule = module{name: "frag", family: IPv6, make: func() Extension { return &FragMatch{Hi: 1<<32 - 1} }, options: []option{
+	{"fragid", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		lo, hi, _ := rp.span(a[0], 1<<32-1, "an identification or a range")
 		x := m.(*FragMatch)
 		x.Lo, x.Hi, x.Not = uint32(lo), uint32(hi), not
 	}},
-	{"fraglen", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"fraglen", 2, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*FragMatch)
 		x.Len, x.HasLen, x.LenNot = uint32(rp.number(a[0], 1<<32-1)), true, not
 	}},
-	{"fragres", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*FragMatch).Zero = true }},
-	{"fragfirst", 4, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*FragMatch).First = true }},
-	{"fragmore", 5, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*FragMatch).More = true }},
-	{"fraglast", 5, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*FragMatch).Last = true }},
+	{"fragres", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*FragMatch).Zero = true }},
+	{"fragfirst", 4, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*FragMatch).First = true }},
+	{"fragmore", 5, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*FragMatch).More = true }},
+	{"fraglast", 5, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*FragMatch).Last = true }},
 }}
 
 func (m *FragMatch) test(p *packet.Packet) outcome {
@@ -247,7 +262,7 @@ type HeadersMatch struct {
 // Name returns "ipv6header".
 func (m *HeadersMatch) Name() string { return "ipv6header" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *HeadersMatch) AppendSave(b []byte) []byte {
 	b = append(appendNot(b, m.Not), " --header "...)
 	for _, h := range chainHeaders {
@@ -262,8 +277,12 @@ func (m *HeadersMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
-var headersModule = module{name: "ipv6header", family: IPv6, make: func() Match { return &HeadersMatch{} }, options: []option{
-	{"header", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *HeadersMatch) compile(c *compiler) {
+	c.ask(pred{op: opHeaders, a: keep(&c.cur.headers, *m)})
+}
+
+var headersModule = module{name: "ipv6header", family: IPv6, make: func() Extension { return &HeadersMatch{} }, options: []option{
+	{"header", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*HeadersMatch)
 		x.Not = not
 		col := a[0].col
@@ -285,7 +304,7 @@ var headersModule = module{name: "ipv6header", family: IPv6, make: func() Match 
 			col += len(s) + 1
 		}
 	}},
-	{"soft", 2, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*HeadersMatch).Soft = true }},
+	{"soft", 2, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*HeadersMatch).Soft = true }},
 }, finish: needOption("header")}
 
 // test follows net/ipv6/netfilter/ip6t_ipv6header.c.
@@ -367,7 +386,7 @@ type OptionsMatch struct {
 // Name returns "hbh" or "dst".
 func (m *OptionsMatch) Name() string { return m.module }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *OptionsMatch) AppendSave(b []byte) []byte {
 	if m.HasLen {
 		b = fmt.Appendf(appendNot(b, m.LenNot), " --%s-len %d", m.module, m.Len)
@@ -386,13 +405,17 @@ func (m *OptionsMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
+func (m *OptionsMatch) compile(c *compiler) {
+	c.ask(pred{op: opOptions, a: keep(&c.cur.options, *m)})
+}
+
 func optionsModule(name string) module {
-	return module{name: name, family: IPv6, make: func() Match { return &OptionsMatch{module: name} }, options: []option{
-		{name + "-len", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	return module{name: name, family: IPv6, make: func() Extension { return &OptionsMatch{module: name} }, options: []option{
+		{name + "-len", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 			x := m.(*OptionsMatch)
 			x.Len, x.HasLen, x.LenNot = uint32(rp.number(a[0], 1<<32-1)), true, not
 		}},
-		{name + "-opts", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{name + "-opts", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			x, col := m.(*OptionsMatch), a[0].col
 			for s := range strings.SplitSeq(a[0].text, ",") {
 				kind, length, has := strings.Cut(s, ":")
@@ -474,7 +497,7 @@ var mobilityTypes = [][2]string{
 // Name returns "mh".
 func (m *MobilityMatch) Name() string { return "mh" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *MobilityMatch) AppendSave(b []byte) []byte {
 	if m.Lo == 0 && m.Hi == 255 && !m.Not {
 		return b
@@ -482,8 +505,12 @@ func (m *MobilityMatch) AppendSave(b []byte) []byte {
 	return appendSpan(append(appendNot(b, m.Not), " --mh-type "...), uint64(m.Lo), uint64(m.Hi))
 }
 
-var mobilityModule = module{name: "mh", family: IPv6, protos: []uint8{headerMobility}, make: func() Match { return &MobilityMatch{Hi: 255} }, options: []option{
-	{"mh-type", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *MobilityMatch) compile(c *compiler) {
+	c.ask(pred{op: opMobility, not: m.Not, lo: uint16(m.Lo), hi: uint16(m.Hi)})
+}
+
+var mobilityModule = module{name: "mh", family: IPv6, protos: []uint8{headerMobility}, make: func() Extension { return &MobilityMatch{Hi: 255} }, options: []option{
+	{"mh-type", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		parts := strings.SplitN(a[0].text, ":", 2)
 		for k, s := range parts {
 			for n, names := range mobilityTypes {

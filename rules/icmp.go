@@ -17,7 +17,7 @@ type ICMPMatch struct {
 // Name returns "icmp" or "icmp6".
 func (m *ICMPMatch) Name() string { return m.module }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *ICMPMatch) AppendSave(b []byte) []byte {
 	b = appendNot(b, m.Not)
 	if m.module == "icmp6" {
@@ -39,6 +39,17 @@ func (m *ICMPMatch) AppendSave(b []byte) []byte {
 		b = strconv.AppendUint(b, uint64(m.MaxCode), 10)
 	}
 	return b
+}
+
+func (m *ICMPMatch) compile(c *compiler) {
+	c.ask(pred{op: opHeader, lo: 8})
+	switch {
+	case m.module == "icmp" && m.Type == 255 && m.Not:
+		c.ask(pred{op: opNever})
+	case m.module == "icmp" && m.Type == 255:
+	default:
+		c.ask(pred{op: opICMP, not: m.Not, lo: uint16(m.Type), hi: uint16(m.MinCode)<<8 | uint16(m.MaxCode)})
+	}
 }
 
 // icmpType reads a name or its unique beginning, a number, type/code, or type/low:high.

@@ -9,7 +9,7 @@ type IgnoredTarget struct {
 // Name returns the target's name.
 func (t *IgnoredTarget) Name() string { return t.target }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *IgnoredTarget) AppendSave(b []byte) []byte { return append(b, t.text...) }
 
 func (t *IgnoredTarget) compile(*compiler) effect { return effect{kind: effectNone} }
@@ -18,15 +18,15 @@ func (t *IgnoredTarget) compile(*compiler) effect { return effect{kind: effectNo
 // one that it may stand in, "" for any. With words the options take one
 // of them, any word when there are none; with nil nothing.
 func ignoredTarget(name, reason, table string, words []string, options ...string) module {
-	m := module{name: name, family: Both, make: func() Match { return &IgnoredTarget{target: name} }}
+	m := module{name: name, family: Both, make: func() Extension { return &IgnoredTarget{target: name} }}
 	for _, o := range options {
-		m.options = append(m.options, option{o, 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*IgnoredTarget).text = " --" + o }})
+		m.options = append(m.options, option{o, 1, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*IgnoredTarget).text = " --" + o }})
 		if words == nil {
 			continue
 		}
 		x := &m.options[len(m.options)-1]
 		x.args = 1
-		x.set = func(rp *ruleParser, m Match, _ bool, a []token) {
+		x.set = func(rp *ruleParser, m Extension, _ bool, a []token) {
 			ok := len(words) == 0 && a[0].text != ""
 			for _, w := range words {
 				ok = ok || w == a[0].text

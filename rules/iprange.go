@@ -17,9 +17,13 @@ type AddrRange struct {
 // IPRangeMatch is -m iprange.
 type IPRangeMatch struct{ Src, Dst AddrRange }
 
-var iprangeModule = module{name: "iprange", family: Both, make: func() Match { return &IPRangeMatch{} }, options: []option{
-	{"src-range", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) { rp.addrRange(&m.(*IPRangeMatch).Src, not, a[0]) }},
-	{"dst-range", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) { rp.addrRange(&m.(*IPRangeMatch).Dst, not, a[0]) }},
+var iprangeModule = module{name: "iprange", family: Both, make: func() Extension { return &IPRangeMatch{} }, options: []option{
+	{"src-range", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
+		rp.addrRange(&m.(*IPRangeMatch).Src, not, a[0])
+	}},
+	{"dst-range", 2, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
+		rp.addrRange(&m.(*IPRangeMatch).Dst, not, a[0])
+	}},
 }, finish: func(rp *ruleParser, l *loaded) {
 	if l.seen == 0 {
 		rp.fail(l.col, "-m iprange", "--src-range or --dst-range after -m iprange", "")
@@ -29,10 +33,19 @@ var iprangeModule = module{name: "iprange", family: Both, make: func() Match { r
 // Name returns "iprange".
 func (m *IPRangeMatch) Name() string { return "iprange" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *IPRangeMatch) AppendSave(b []byte) []byte {
 	b = m.Src.appendSave(b, " --src-range ")
 	return m.Dst.appendSave(b, " --dst-range ")
+}
+
+func (m *IPRangeMatch) compile(c *compiler) {
+	for k, r := range []AddrRange{m.Src, m.Dst} {
+		if r.Set {
+			c.cur.addrs = append(c.cur.addrs, prefix{r.Lo, r.Hi})
+			c.ask(pred{op: opRange, not: r.Not, lo: uint16(k), a: uint32(len(c.cur.addrs) - 1)})
+		}
+	}
 }
 
 func (r *AddrRange) appendSave(b []byte, opt string) []byte {

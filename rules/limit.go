@@ -23,9 +23,9 @@ var limitUnits = []struct {
 	period uint64
 }{{"day", 86400 * limitScale}, {"hour", 3600 * limitScale}, {"min", 60 * limitScale}, {"sec", limitScale}}
 
-var limitModule = module{name: "limit", family: Both, make: func() Match { return &LimitMatch{Period: 3600 * limitScale / 3, Burst: 5} }, options: []option{
-	{"limit", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*LimitMatch).Period = rp.rate(a[0]) }},
-	{"limit-burst", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var limitModule = module{name: "limit", family: Both, make: func() Extension { return &LimitMatch{Period: 3600 * limitScale / 3, Burst: 5} }, options: []option{
+	{"limit", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*LimitMatch).Period = rp.rate(a[0]) }},
+	{"limit-burst", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		v, err := parseNumber(a[0].text, 10000)
 		if err != nil || v == 0 {
 			rp.fail(a[0].col, a[0].text, "a burst from 1 to 10000", "")
@@ -79,7 +79,7 @@ func (rp *ruleParser) rate(a token) uint64 {
 // Name returns "limit".
 func (m *LimitMatch) Name() string { return "limit" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *LimitMatch) AppendSave(b []byte) []byte {
 	b = append(b, " --limit "...)
 	u := 1
@@ -95,6 +95,16 @@ func (m *LimitMatch) AppendSave(b []byte) []byte {
 		b = strconv.AppendUint(append(b, " --limit-burst "...), uint64(m.Burst), 10)
 	}
 	return b
+}
+
+func (m *LimitMatch) compile(c *compiler) {
+	c.rs.needs |= NeedNow
+	c.ask(pred{op: opLimit, a: uint32(len(c.cur.buckets))})
+	b := liveOf(c, m, func(g *program) ([]*bucket, []RuleID) { return g.buckets, g.bucketRules })
+	if b == nil {
+		b = share(c, m, func() *bucket { return newBucket(m) })
+	}
+	c.cur.buckets = append(c.cur.buckets, b)
 }
 
 // bucket is the state of a limit: the time at which it would be full again, in nanoseconds of Context.Now. That one

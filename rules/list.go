@@ -130,7 +130,7 @@ func (r *Rule) rejectName() string {
 }
 
 // appendList appends a module, as it says itself, or as iptables-save prints it without dashes.
-func appendList(b []byte, m Match) []byte {
+func appendList(b []byte, m Extension) []byte {
 	if l, ok := m.(lister); ok {
 		return l.AppendList(b)
 	}
@@ -138,7 +138,7 @@ func appendList(b []byte, m Match) []byte {
 }
 
 // appendPlain appends a module's options as iptables-save prints them, without dashes.
-func appendPlain(b []byte, m Match) []byte {
+func appendPlain(b []byte, m Extension) []byte {
 	return append(b, bytes.ReplaceAll(m.AppendSave(nil), []byte(" --"), []byte(" "))...)
 }
 

@@ -11,8 +11,8 @@ type MACMatch struct {
 	Not  bool
 }
 
-var macModule = module{name: "mac", family: Both, make: func() Match { return &MACMatch{} }, options: []option{
-	{"mac-source", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var macModule = module{name: "mac", family: Both, make: func() Extension { return &MACMatch{} }, options: []option{
+	{"mac-source", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*MACMatch)
 		x.Not = not
 		parts := strings.Split(a[0].text, ":")
@@ -36,10 +36,15 @@ var macModule = module{name: "mac", family: Both, make: func() Match { return &M
 // Name returns "mac".
 func (m *MACMatch) Name() string { return "mac" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *MACMatch) AppendSave(b []byte) []byte {
 	a := m.Addr
 	return fmt.Appendf(appendNot(b, m.Not), " --mac-source %02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5])
+}
+
+func (m *MACMatch) compile(c *compiler) {
+	a := m.Addr
+	c.ask(pred{op: opMAC, not: m.Not, b: uint32(a[0])<<8 | uint32(a[1]), a: uint32(a[2])<<24 | uint32(a[3])<<16 | uint32(a[4])<<8 | uint32(a[5])})
 }
 
 // PacketType is how the link layer addresses a frame.
@@ -59,8 +64,8 @@ type PacketTypeMatch struct {
 	Not  bool
 }
 
-var pkttypeModule = module{name: "pkttype", family: Both, make: func() Match { return &PacketTypeMatch{} }, options: []option{
-	{"pkt-type", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var pkttypeModule = module{name: "pkttype", family: Both, make: func() Extension { return &PacketTypeMatch{} }, options: []option{
+	{"pkt-type", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*PacketTypeMatch)
 		x.Not = not
 		for k, n := range append(packetTypeNames, "host", "bcast", "mcast") { // iptables' other names
@@ -76,7 +81,11 @@ var pkttypeModule = module{name: "pkttype", family: Both, make: func() Match { r
 // Name returns "pkttype".
 func (m *PacketTypeMatch) Name() string { return "pkttype" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *PacketTypeMatch) AppendSave(b []byte) []byte {
 	return append(append(appendNot(b, m.Not), " --pkt-type "...), packetTypeNames[m.Type]...)
+}
+
+func (m *PacketTypeMatch) compile(c *compiler) {
+	c.ask(pred{op: opLink, not: m.Not, lo: uint16(m.Type)})
 }

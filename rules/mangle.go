@@ -200,7 +200,7 @@ type TOSTarget struct {
 // Name returns "TOS" or "DSCP".
 func (t *TOSTarget) Name() string { return t.target }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *TOSTarget) AppendSave(b []byte) []byte {
 	if t.target == "DSCP" {
 		return fmt.Appendf(b, " --set-dscp 0x%02x", t.Value>>2)
@@ -212,8 +212,8 @@ func (t *TOSTarget) compile(*compiler) effect {
 	return effect{kind: effectTOS, value: uint32(t.Value), mask: uint32(t.Mask)}
 }
 
-var tosTarget = module{name: "TOS", family: Both, make: func() Match { return &TOSTarget{target: "TOS"} }, options: []option{
-	{"set-tos", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var tosTarget = module{name: "TOS", family: Both, make: func() Extension { return &TOSTarget{target: "TOS"} }, options: []option{
+	{"set-tos", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		t := m.(*TOSTarget)
 		for _, n := range tosNames {
 			if strings.EqualFold(n.name, a[0].text) {
@@ -224,23 +224,23 @@ var tosTarget = module{name: "TOS", family: Both, make: func() Match { return &T
 		v, k, _ := rp.masked(a[0], 255)
 		t.Value, t.Mask = uint8(v), uint8(k)
 	}},
-	{"and-tos", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"and-tos", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*TOSTarget).Mask = ^uint8(rp.number(a[0], 255))
 	}},
-	{"or-tos", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"or-tos", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		v := uint8(rp.number(a[0], 255))
 		m.(*TOSTarget).Value, m.(*TOSTarget).Mask = v, v
 	}},
-	{"xor-tos", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"xor-tos", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*TOSTarget).Value = uint8(rp.number(a[0], 255))
 	}},
 }, finish: onlyMangle("set-tos")}
 
-var dscpTarget = module{name: "DSCP", family: Both, make: func() Match { return &TOSTarget{target: "DSCP", Mask: 0xfc} }, options: []option{
-	{"set-dscp", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var dscpTarget = module{name: "DSCP", family: Both, make: func() Extension { return &TOSTarget{target: "DSCP", Mask: 0xfc} }, options: []option{
+	{"set-dscp", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*TOSTarget).Value = uint8(rp.number(a[0], 63)) << 2
 	}},
-	{"set-dscp-class", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"set-dscp-class", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		v, ok := dscpClasses[strings.ToUpper(a[0].text)]
 		if !ok {
 			rp.fail(a[0].col, a[0].text, "a DSCP class: BE, EF, CS0 to CS7, AF11 to AF43", "")
@@ -280,7 +280,7 @@ type TTLTarget struct {
 // Name returns "TTL" or "HL".
 func (t *TTLTarget) Name() string { return t.target }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *TTLTarget) AppendSave(b []byte) []byte {
 	return fmt.Appendf(b, " --%s-%s %d", strings.ToLower(t.target), [...]string{"set", "inc", "dec"}[t.Mode], t.Value)
 }
@@ -290,10 +290,10 @@ func (t *TTLTarget) compile(*compiler) effect {
 }
 
 func ttlTarget(name string, f Family) module {
-	m := module{name: name, family: f, make: func() Match { return &TTLTarget{target: name} }, finish: onlyMangle(strings.ToLower(name) + "-set")}
+	m := module{name: name, family: f, make: func() Extension { return &TTLTarget{target: name} }, finish: onlyMangle(strings.ToLower(name) + "-set")}
 	for k, o := range []string{"-set", "-inc", "-dec"} {
 		mode := TTLMode(k)
-		m.options = append(m.options, option{strings.ToLower(name) + o, 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		m.options = append(m.options, option{strings.ToLower(name) + o, 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			v := rp.number(a[0], 255)
 			if mode != TTLSet && v == 0 {
 				rp.fail(a[0].col, a[0].text, "a number from 1 to 255", "")
@@ -314,7 +314,7 @@ type ECNTarget struct {
 // Name returns "ECN".
 func (t *ECNTarget) Name() string { return "ECN" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *ECNTarget) AppendSave(b []byte) []byte {
 	if t.SetECE && t.SetCWR && !t.ECE && !t.CWR && !t.SetECT {
 		return append(b, " --ecn-tcp-remove"...)
@@ -353,17 +353,17 @@ func (t *ECNTarget) compile(c *compiler) effect {
 	return e
 }
 
-var ecnTarget = module{name: "ECN", family: IPv4, make: func() Match { return &ECNTarget{} }, options: []option{
-	{"ecn-tcp-remove", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) {
+var ecnTarget = module{name: "ECN", family: IPv4, make: func() Extension { return &ECNTarget{} }, options: []option{
+	{"ecn-tcp-remove", 1, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) {
 		m.(*ECNTarget).SetECE, m.(*ECNTarget).SetCWR = true, true
 	}},
-	{"ecn-tcp-cwr", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"ecn-tcp-cwr", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*ECNTarget).SetCWR, m.(*ECNTarget).CWR = true, rp.number(a[0], 1) == 1
 	}},
-	{"ecn-tcp-ece", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"ecn-tcp-ece", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*ECNTarget).SetECE, m.(*ECNTarget).ECE = true, rp.number(a[0], 1) == 1
 	}},
-	{"ecn-ip-ect", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"ecn-ip-ect", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*ECNTarget).SetECT, m.(*ECNTarget).ECT = true, uint8(rp.number(a[0], 3))
 	}},
 }, finish: func(rp *ruleParser, l *loaded) {
@@ -394,7 +394,7 @@ type MSSTarget struct {
 // Name returns "TCPMSS".
 func (t *MSSTarget) Name() string { return "TCPMSS" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *MSSTarget) AppendSave(b []byte) []byte {
 	if t.Clamp {
 		return append(b, " --clamp-mss-to-pmtu"...)
@@ -410,11 +410,11 @@ func (t *MSSTarget) compile(c *compiler) effect {
 	return effect{kind: effectMSS, value: uint32(t.MSS)}
 }
 
-var mssTarget = module{name: "TCPMSS", family: Both, make: func() Match { return &MSSTarget{} }, options: []option{
-	{"set-mss", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var mssTarget = module{name: "TCPMSS", family: Both, make: func() Extension { return &MSSTarget{} }, options: []option{
+	{"set-mss", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*MSSTarget).MSS = uint16(rp.number(a[0], 65515)) // what an IPv4 datagram has room for, without options
 	}},
-	{"clamp-mss-to-pmtu", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*MSSTarget).Clamp = true }},
+	{"clamp-mss-to-pmtu", 1, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*MSSTarget).Clamp = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	if l.seen == 0 {
 		rp.fail(l.col, "-j TCPMSS", "--set-mss or --clamp-mss-to-pmtu after -j TCPMSS", "")
@@ -434,7 +434,7 @@ var stripNames = map[string]uint8{"mss": 2, "wscale": 3, "sack-permitted": 4, "s
 // Name returns "TCPOPTSTRIP".
 func (t *StripTarget) Name() string { return "TCPOPTSTRIP" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *StripTarget) AppendSave(b []byte) []byte {
 	opt := " --strip-options "
 	for k := range 256 {
@@ -455,8 +455,8 @@ func (t *StripTarget) compile(c *compiler) effect {
 	return effect{kind: effectStrip, value: uint32(len(c.cur.strips) - 1)}
 }
 
-var stripTarget = module{name: "TCPOPTSTRIP", family: Both, make: func() Match { return &StripTarget{} }, options: []option{
-	{"strip-options", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var stripTarget = module{name: "TCPOPTSTRIP", family: Both, make: func() Extension { return &StripTarget{} }, options: []option{
+	{"strip-options", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		col := a[0].col
 		for s := range strings.SplitSeq(a[0].text, ",") {
 			kind, known := stripNames[s]

@@ -13,8 +13,8 @@ type MarkMatch struct {
 }
 
 func markModule(name string) module {
-	return module{name: name, family: Both, make: func() Match { return &MarkMatch{module: name} }, options: []option{
-		{"mark", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	return module{name: name, family: Both, make: func() Extension { return &MarkMatch{module: name} }, options: []option{
+		{"mark", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 			v, k, _ := rp.masked(a[0], 1<<32-1)
 			x := m.(*MarkMatch)
 			x.Value, x.Mask, x.Not = uint32(v), uint32(k), not
@@ -25,7 +25,7 @@ func markModule(name string) module {
 // Name returns "mark" or "connmark".
 func (m *MarkMatch) Name() string { return m.module }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *MarkMatch) AppendSave(b []byte) []byte {
 	b = fmt.Appendf(appendNot(b, m.Not), " --mark %#x", m.Value)
 	if m.Mask != 1<<32-1 {
@@ -34,13 +34,23 @@ func (m *MarkMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
+func (m *MarkMatch) compile(c *compiler) {
+	o := opMark
+	c.rs.needs |= NeedMark
+	if m.module == "connmark" {
+		o = opConnMark
+		c.rs.needs |= NeedConnMark
+	}
+	c.ask(pred{op: o, not: m.Not, a: m.Value, b: m.Mask})
+}
+
 // MarkTarget is -j MARK: the packet's mark becomes mark &^ Mask ^ Value (net/netfilter/xt_mark.c, mark_tg).
 type MarkTarget struct{ Value, Mask uint32 }
 
 // Name returns "MARK".
 func (t *MarkTarget) Name() string { return "MARK" }
 
-// AppendSave implements Match. Whatever the option was, --set-xmark says it.
+// AppendSave implements Extension. Whatever the option was, --set-xmark says it.
 func (t *MarkTarget) AppendSave(b []byte) []byte {
 	return fmt.Appendf(b, " --set-xmark %#x/%#x", t.Value, t.Mask)
 }
@@ -50,30 +60,30 @@ func (t *MarkTarget) compile(*compiler) effect {
 }
 
 // setMarks are the options that MARK and CONNMARK have alike, with what they set: mark &^ mask ^ value.
-func setMarks(set func(m Match, value, mask uint32)) []option {
+func setMarks(set func(m Extension, value, mask uint32)) []option {
 	return []option{
-		{"set-xmark", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"set-xmark", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			v, k, _ := rp.masked(a[0], 1<<32-1)
 			set(m, uint32(v), uint32(k))
 		}},
-		{"set-mark", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"set-mark", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			v, k, _ := rp.masked(a[0], 1<<32-1)
 			set(m, uint32(v), uint32(v|k))
 		}},
-		{"and-mark", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"and-mark", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			set(m, 0, ^uint32(rp.number(a[0], 1<<32-1)))
 		}},
-		{"or-mark", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"or-mark", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			v := uint32(rp.number(a[0], 1<<32-1))
 			set(m, v, v)
 		}},
-		{"xor-mark", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"xor-mark", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			set(m, uint32(rp.number(a[0], 1<<32-1)), 0)
 		}},
 	}
 }
 
-var markTarget = module{name: "MARK", family: Both, make: func() Match { return &MarkTarget{} }, options: setMarks(func(m Match, value, mask uint32) {
+var markTarget = module{name: "MARK", family: Both, make: func() Extension { return &MarkTarget{} }, options: setMarks(func(m Extension, value, mask uint32) {
 	*m.(*MarkTarget) = MarkTarget{value, mask}
 }), finish: needOption("set-xmark")}
 
@@ -100,7 +110,7 @@ type ConnMarkTarget struct {
 // Name returns "CONNMARK".
 func (t *ConnMarkTarget) Name() string { return "CONNMARK" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *ConnMarkTarget) AppendSave(b []byte) []byte {
 	switch t.Mode {
 	case ConnMarkSet:
@@ -134,28 +144,28 @@ func (t *ConnMarkTarget) compile(c *compiler) effect {
 	return e
 }
 
-var connMarkTarget = module{name: "CONNMARK", family: Both, make: func() Match { return &ConnMarkTarget{CtMask: 1<<32 - 1, NfMask: 1<<32 - 1} },
-	options: append(setMarks(func(m Match, value, mask uint32) {
+var connMarkTarget = module{name: "CONNMARK", family: Both, make: func() Extension { return &ConnMarkTarget{CtMask: 1<<32 - 1, NfMask: 1<<32 - 1} },
+	options: append(setMarks(func(m Extension, value, mask uint32) {
 		t := m.(*ConnMarkTarget)
 		t.Mode, t.Value, t.CtMask = ConnMarkSet, value, mask
 	}), []option{
-		{"save-mark", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*ConnMarkTarget).Mode = ConnMarkSave }},
-		{"restore-mark", 1, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*ConnMarkTarget).Mode = ConnMarkRestore }},
-		{"nfmask", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"save-mark", 1, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*ConnMarkTarget).Mode = ConnMarkSave }},
+		{"restore-mark", 1, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*ConnMarkTarget).Mode = ConnMarkRestore }},
+		{"nfmask", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*ConnMarkTarget).NfMask = uint32(rp.number(a[0], 1<<32-1))
 		}},
-		{"ctmask", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"ctmask", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*ConnMarkTarget).CtMask = uint32(rp.number(a[0], 1<<32-1))
 		}},
-		{"mask", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"mask", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			t := m.(*ConnMarkTarget)
 			t.NfMask = uint32(rp.number(a[0], 1<<32-1))
 			t.CtMask = t.NfMask
 		}},
-		{"left-shift-mark", 5, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"left-shift-mark", 5, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*ConnMarkTarget).Shift = uint8(rp.number(a[0], 31))
 		}},
-		{"right-shift-mark", 5, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"right-shift-mark", 5, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*ConnMarkTarget).Shift, m.(*ConnMarkTarget).Right = uint8(rp.number(a[0], 31)), true
 		}},
 	}...), finish: func(rp *ruleParser, l *loaded) {

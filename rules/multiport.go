@@ -22,7 +22,7 @@ type MultiportMatch struct {
 // Name returns "multiport".
 func (m *MultiportMatch) Name() string { return "multiport" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *MultiportMatch) AppendSave(b []byte) []byte {
 	b = append(appendNot(b, m.Not), [...]string{" --sports ", " --dports ", " --ports "}[m.Side]...)
 	for k, r := range m.Ports {
@@ -32,6 +32,12 @@ func (m *MultiportMatch) AppendSave(b []byte) []byte {
 		b = r.append(b)
 	}
 	return b
+}
+
+func (m *MultiportMatch) compile(c *compiler) {
+	c.ask(pred{op: opHeader, lo: 4})
+	c.ask(pred{op: opMulti, not: m.Not, lo: uint16(m.Side), a: uint32(len(c.cur.ports)), n: uint16(len(m.Ports))})
+	c.cur.ports = append(c.cur.ports, m.Ports...)
 }
 
 func (rp *ruleParser) multiport(m *MultiportMatch, side PortSide, not bool, a token) {

@@ -1,5 +1,7 @@
 package rules
 
+import "corewire/internal/packet"
+
 // PhysdevMatch is -m physdev: the ports of a bridge. The wire is one with two ports, so that --physdev-is-in,
 // --physdev-is-out and --physdev-is-bridged hold for every packet.
 type PhysdevMatch struct {
@@ -8,20 +10,20 @@ type PhysdevMatch struct {
 	IsInNot, IsOutNot, BridgeNot bool
 }
 
-var physdevModule = module{name: "physdev", family: Both, make: func() Match { return &PhysdevMatch{} }, options: []option{
-	{"physdev-in", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var physdevModule = module{name: "physdev", family: Both, make: func() Extension { return &PhysdevMatch{} }, options: []option{
+	{"physdev-in", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		rp.setInterface(&m.(*PhysdevMatch).In, "--physdev-in", not, a[0])
 	}},
-	{"physdev-out", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"physdev-out", 2, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		rp.setInterface(&m.(*PhysdevMatch).Out, "--physdev-out", not, a[0])
 	}},
-	{"physdev-is-in", 3, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) {
+	{"physdev-is-in", 3, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) {
 		m.(*PhysdevMatch).IsIn, m.(*PhysdevMatch).IsInNot = true, not
 	}},
-	{"physdev-is-out", 4, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) {
+	{"physdev-is-out", 4, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) {
 		m.(*PhysdevMatch).IsOut, m.(*PhysdevMatch).IsOutNot = true, not
 	}},
-	{"physdev-is-bridged", 5, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) {
+	{"physdev-is-bridged", 5, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) {
 		m.(*PhysdevMatch).IsBridged, m.(*PhysdevMatch).BridgeNot = true, not
 	}},
 }, finish: func(rp *ruleParser, l *loaded) {
@@ -33,7 +35,7 @@ var physdevModule = module{name: "physdev", family: Both, make: func() Match { r
 // Name returns "physdev".
 func (m *PhysdevMatch) Name() string { return "physdev" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *PhysdevMatch) AppendSave(b []byte) []byte {
 	if m.IsIn {
 		b = append(appendNot(b, m.IsInNot), " --physdev-is-in"...)
@@ -51,6 +53,20 @@ func (m *PhysdevMatch) AppendSave(b []byte) []byte {
 		b = append(appendNot(b, m.BridgeNot), " --physdev-is-bridged"...)
 	}
 	return b
+}
+
+func (m *PhysdevMatch) compile(c *compiler) {
+	noOut := baseTable[c.place/2].noOut
+	in := c.devices(m.In, packet.Inside, packet.Outside)
+	if !noOut {
+		in &= c.devices(m.Out, packet.Outside, packet.Inside)
+	}
+	if m.never(noOut) {
+		in = 0
+	}
+	if in != 3 {
+		c.ask(pred{op: opPorts, lo: in})
+	}
 }
 
 // never says that one of the questions that always have the same answer has the wrong one.

@@ -46,24 +46,24 @@ const recentMaxHits = 65535
 
 var allOnes = packet.Addr{Hi: ^uint64(0), Lo: ^uint64(0)}
 
-var recentModule = module{name: "recent", family: Both, make: func() Match {
+var recentModule = module{name: "recent", family: Both, make: func() Extension {
 	return &RecentMatch{List: "DEFAULT", Mask: allOnes}
 }, options: []option{
 	recentOption(RecentSet), recentOption(RecentCheck), recentOption(RecentUpdate), recentOption(RecentRemove),
-	{"seconds", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*RecentMatch).Seconds = rp.number32(a[0], 1) }},
-	{"reap", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*RecentMatch).Reap = true }},
-	{"hitcount", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"seconds", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*RecentMatch).Seconds = rp.number32(a[0], 1) }},
+	{"reap", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*RecentMatch).Reap = true }},
+	{"hitcount", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		v, err := parseNumber(a[0].text, recentMaxHits)
 		if err != nil {
 			rp.fail(a[0].col, a[0].text, fmt.Sprintf("a number up to %d", recentMaxHits), "")
 		}
 		m.(*RecentMatch).Hits = uint32(v)
 	}},
-	{"rttl", 5, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*RecentMatch).TTL = true }},
-	{"name", 6, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*RecentMatch).List = rp.memoryName(a[0], 199) }},
-	{"rsource", 7, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*RecentMatch).Dst = false }},
-	{"rdest", 8, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*RecentMatch).Dst = true }},
-	{"mask", 9, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*RecentMatch).Mask = rp.recentMask(a[0]) }},
+	{"rttl", 5, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*RecentMatch).TTL = true }},
+	{"name", 6, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*RecentMatch).List = rp.memoryName(a[0], 199) }},
+	{"rsource", 7, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*RecentMatch).Dst = false }},
+	{"rdest", 8, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*RecentMatch).Dst = true }},
+	{"mask", 9, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*RecentMatch).Mask = rp.recentMask(a[0]) }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	m := l.m.(*RecentMatch)
 	m.pos = rp.p.pos(l.col)
@@ -81,7 +81,7 @@ var recentModule = module{name: "recent", family: Both, make: func() Match {
 }}
 
 func recentOption(do RecentOp) option {
-	return option{recentOps[do], 1, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) {
+	return option{recentOps[do], 1, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) {
 		m.(*RecentMatch).Do, m.(*RecentMatch).Not = do, not
 	}}
 }
@@ -107,7 +107,7 @@ func (m *RecentMatch) forFamily(f Family) { m.family = f }
 // Name returns "recent".
 func (m *RecentMatch) Name() string { return "recent" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *RecentMatch) AppendSave(b []byte) []byte {
 	b = append(append(appendNot(b, m.Not), " --"...), recentOps[m.Do]...)
 	if m.Seconds != 0 {
@@ -130,6 +130,12 @@ func (m *RecentMatch) AppendSave(b []byte) []byte {
 		return append(b, " --rdest"...)
 	}
 	return append(b, " --rsource"...)
+}
+
+func (m *RecentMatch) compile(c *compiler) {
+	c.rs.needs |= NeedNow
+	c.ask(pred{op: opRecent, a: uint32(len(c.cur.recents))})
+	c.cur.recents = append(c.cur.recents, recentRule{c.recent(m), m, !baseTable[c.place/2].noOut})
 }
 
 // maskText returns the mask as addresses of an IP version are written; a rule for both versions has none.

@@ -18,21 +18,21 @@ type RoutingMatch struct {
 	Reserved       bool // --rt-0-res: the four bytes behind the segments left are zero
 }
 
-var rtModule = module{name: "rt", family: IPv6, make: func() Match { return &RoutingMatch{SegsHi: 1<<32 - 1} }, options: []option{
-	{"rt-type", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var rtModule = module{name: "rt", family: IPv6, make: func() Extension { return &RoutingMatch{SegsHi: 1<<32 - 1} }, options: []option{
+	{"rt-type", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*RoutingMatch)
 		x.Type, x.HasType, x.TypeNot = uint8(rp.number(a[0], 255)), true, not
 	}},
-	{"rt-segsleft", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"rt-segsleft", 2, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		lo, hi, _ := rp.span(a[0], 1<<32-1, "a number of segments, or a range")
 		x := m.(*RoutingMatch)
 		x.SegsLo, x.SegsHi, x.SegsNot = uint32(lo), uint32(hi), not
 	}},
-	{"rt-len", 3, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"rt-len", 3, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*RoutingMatch)
 		x.Len, x.HasLen, x.LenNot = uint32(rp.number(a[0], 1<<32-1)), true, not
 	}},
-	{"rt-0-res", 4, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*RoutingMatch).Reserved = true }},
+	{"rt-0-res", 4, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*RoutingMatch).Reserved = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	if m := l.m.(*RoutingMatch); m.Reserved && (!m.HasType || m.Type != 0 || m.TypeNot) {
 		rp.fail(l.col, "--rt-0-res", "--rt-type 0 with --rt-0-res", "")
@@ -42,7 +42,7 @@ var rtModule = module{name: "rt", family: IPv6, make: func() Match { return &Rou
 // Name returns "rt".
 func (m *RoutingMatch) Name() string { return "rt" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *RoutingMatch) AppendSave(b []byte) []byte {
 	if m.HasType {
 		b = strconv.AppendUint(append(appendNot(b, m.TypeNot), " --rt-type "...), uint64(m.Type), 10)
@@ -57,6 +57,19 @@ func (m *RoutingMatch) AppendSave(b []byte) []byte {
 		b = append(b, " --rt-0-res"...)
 	}
 	return b
+}
+
+func (m *RoutingMatch) compile(c *compiler) {
+	c.ask(pred{op: opRtSegs, not: m.SegsNot, a: m.SegsLo, b: m.SegsHi})
+	if m.HasLen {
+		c.ask(pred{op: opRtLen, not: m.LenNot, a: m.Len})
+	}
+	if m.HasType {
+		c.ask(pred{op: opRtType, not: m.TypeNot, lo: uint16(m.Type)})
+	}
+	if m.Reserved {
+		c.ask(pred{op: opRtReserved})
+	}
 }
 
 // routingHeader finds the first routing header of an IPv6 packet, between the IP header and the transport header. It

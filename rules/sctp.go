@@ -51,22 +51,22 @@ var chunkTypes = []struct {
 }
 
 func portsModule(name string, proto uint8) module {
-	src := func(rp *ruleParser, m Match, not bool, a []token) {
+	src := func(rp *ruleParser, m Extension, not bool, a []token) {
 		m.(*PortsMatch).srcSet = true
 		rp.ports(&m.(*PortsMatch).Src, not, a[0])
 	}
-	dst := func(rp *ruleParser, m Match, not bool, a []token) {
+	dst := func(rp *ruleParser, m Extension, not bool, a []token) {
 		m.(*PortsMatch).dstSet = true
 		rp.ports(&m.(*PortsMatch).Dst, not, a[0])
 	}
-	m := module{name: name, family: Both, protos: []uint8{proto}, make: func() Match { return &PortsMatch{Src: anyPort, Dst: anyPort, module: name} }, options: []option{
+	m := module{name: name, family: Both, protos: []uint8{proto}, make: func() Extension { return &PortsMatch{Src: anyPort, Dst: anyPort, module: name} }, options: []option{
 		{"source-port", 1, 1, true, src},
 		{"sport", 1, 1, true, src},
 		{"destination-port", 2, 1, true, dst},
 		{"dport", 2, 1, true, dst},
 	}}
 	if name == "sctp" {
-		m.options = append(m.options, option{"chunk-types", 3, 2, true, func(rp *ruleParser, m Match, not bool, a []token) {
+		m.options = append(m.options, option{"chunk-types", 3, 2, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 			x := &ChunkMatch{Not: not, Mode: rp.oneOf(token{text: strings.ToLower(a[0].text), col: a[0].col}, chunkModes)}
 			m.(*PortsMatch).Chunks = x
 			x.parse(rp, a[1])
@@ -132,7 +132,7 @@ func (x *ChunkMatch) parse(rp *ruleParser, a token) {
 // Name returns "sctp" or "dccp".
 func (m *PortsMatch) Name() string { return m.module }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *PortsMatch) AppendSave(b []byte) []byte {
 	// Unlike tcp and udp, these print what was given even if it is every port.
 	if m.srcSet {
@@ -145,6 +145,15 @@ func (m *PortsMatch) AppendSave(b []byte) []byte {
 		b = m.Chunks.appendSave(b)
 	}
 	return b
+}
+
+func (m *PortsMatch) compile(c *compiler) {
+	c.ask(pred{op: opHeader, lo: 12})
+	c.askPort(opSport, m.Src)
+	c.askPort(opDport, m.Dst)
+	if m.Chunks != nil {
+		c.ask(pred{op: opChunks, a: keep(&c.cur.chunks, *m.Chunks)})
+	}
 }
 
 func (x *ChunkMatch) appendSave(b []byte) []byte {

@@ -97,7 +97,7 @@ func (n SetCounter) append(b []byte, what string) []byte {
 // Name returns "set".
 func (m *SetMatch) Name() string { return "set" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *SetMatch) AppendSave(b []byte) []byte {
 	b = m.SetName.append(appendNot(b, m.Not), "match-set")
 	if m.ReturnNoMatch {
@@ -134,7 +134,7 @@ func (rp *ruleParser) setName(s *SetName, a []token) {
 }
 
 func setCounter(what, op string, is ipset.Compare, id uint8) option {
-	return option{what + "-" + op, id, 1, op == "eq", func(rp *ruleParser, m Match, not bool, a []token) {
+	return option{what + "-" + op, id, 1, op == "eq", func(rp *ruleParser, m Extension, not bool, a []token) {
 		c := SetCounter{Is: is, Value: rp.number(a[0], math.MaxUint64)}
 		if not {
 			c.Is = ipset.NotEqual
@@ -147,14 +147,14 @@ func setCounter(what, op string, is ipset.Compare, id uint8) option {
 	}}
 }
 
-var setModule = module{name: "set", family: Both, make: func() Match { return &SetMatch{} }, options: []option{
-	{"match-set", 1, 2, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var setModule = module{name: "set", family: Both, make: func() Extension { return &SetMatch{} }, options: []option{
+	{"match-set", 1, 2, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		m.(*SetMatch).Not = not
 		rp.setName(&m.(*SetMatch).SetName, a)
 	}},
-	{"return-nomatch", 2, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*SetMatch).ReturnNoMatch = true }},
-	{"update-counters", 3, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) { m.(*SetMatch).Keep = not }},
-	{"update-subcounters", 4, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) { m.(*SetMatch).KeepSub = not }},
+	{"return-nomatch", 2, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*SetMatch).ReturnNoMatch = true }},
+	{"update-counters", 3, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) { m.(*SetMatch).Keep = not }},
+	{"update-subcounters", 4, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) { m.(*SetMatch).KeepSub = not }},
 	setCounter("packets", "eq", ipset.Equal, 5), setCounter("packets", "lt", ipset.LessThan, 5), setCounter("packets", "gt", ipset.MoreThan, 5),
 	setCounter("bytes", "eq", ipset.Equal, 6), setCounter("bytes", "lt", ipset.LessThan, 6), setCounter("bytes", "gt", ipset.MoreThan, 6),
 }, finish: needOption("match-set")}
@@ -172,7 +172,7 @@ type SetTarget struct {
 // Name returns "SET".
 func (t *SetTarget) Name() string { return "SET" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *SetTarget) AppendSave(b []byte) []byte {
 	flag := func(on bool, s string) {
 		if on {
@@ -198,27 +198,27 @@ func (t *SetTarget) AppendSave(b []byte) []byte {
 	return b
 }
 
-var setTarget = module{name: "SET", family: Both, make: func() Match { return &SetTarget{Timeout: ipset.Default} }, options: []option{
-	{"add-set", 1, 2, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var setTarget = module{name: "SET", family: Both, make: func() Extension { return &SetTarget{Timeout: ipset.Default} }, options: []option{
+	{"add-set", 1, 2, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*SetTarget).Add = new(SetName)
 		rp.setName(m.(*SetTarget).Add, a)
 	}},
-	{"del-set", 2, 2, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"del-set", 2, 2, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*SetTarget).Del = new(SetName)
 		rp.setName(m.(*SetTarget).Del, a)
 	}},
-	{"map-set", 3, 2, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"map-set", 3, 2, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*SetTarget).Map = new(SetName)
 		rp.setName(m.(*SetTarget).Map, a)
 	}},
-	{"exist", 4, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*SetTarget).Exist = true }},
-	{"timeout", 5, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"exist", 4, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*SetTarget).Exist = true }},
+	{"timeout", 5, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		// iptables takes more; the kernel then makes it IPSET_MAX_TIMEOUT.
 		m.(*SetTarget).Timeout = uint32(min(rp.number(a[0], math.MaxUint32-1), math.MaxUint32>>1/1000))
 	}},
-	{"map-mark", 6, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*SetTarget).Mark = true }},
-	{"map-prio", 7, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*SetTarget).Priority = true }},
-	{"map-queue", 8, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*SetTarget).Queue = true }},
+	{"map-mark", 6, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*SetTarget).Mark = true }},
+	{"map-prio", 7, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*SetTarget).Priority = true }},
+	{"map-queue", 8, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*SetTarget).Queue = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	t := l.m.(*SetTarget)
 	switch {
@@ -317,8 +317,7 @@ func (c *compiler) mixed(s *SetName) bool {
 	return true
 }
 
-// setMatch compiles -m set.
-func (c *compiler) setMatch(m *SetMatch, add func(pred)) {
+func (m *SetMatch) compile(c *compiler) {
 	h := c.set(&m.SetName, "match-set")
 	if h == nil {
 		return
@@ -328,7 +327,7 @@ func (c *compiler) setMatch(m *SetMatch, add func(pred)) {
 	q.Packets, q.PacketsIs, q.Bytes, q.ByteIs = m.Packets.Value, m.Packets.Is, m.Bytes.Value, m.Bytes.Is
 	look := q
 	look.KeepCounters, look.KeepSubCounters, look.Look = true, true, true
-	add(pred{op: opSet, not: m.Not, a: uint32(len(c.cur.sets))})
+	c.ask(pred{op: opSet, not: m.Not, a: uint32(len(c.cur.sets))})
 	c.cur.sets = append(slices.Clip(c.cur.sets), setQuery{handle: h, query: q, look: look})
 }
 

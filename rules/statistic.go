@@ -16,8 +16,8 @@ type StatisticMatch struct {
 	mode          bool
 }
 
-var statisticModule = module{name: "statistic", family: Both, make: func() Match { return &StatisticMatch{} }, options: []option{
-	{"mode", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var statisticModule = module{name: "statistic", family: Both, make: func() Extension { return &StatisticMatch{} }, options: []option{
+	{"mode", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		x := m.(*StatisticMatch)
 		x.mode = true
 		switch a[0].text {
@@ -28,7 +28,7 @@ var statisticModule = module{name: "statistic", family: Both, make: func() Match
 			rp.fail(a[0].col, a[0].text, "random or nth", "")
 		}
 	}},
-	{"probability", 2, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"probability", 2, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		v, err := strconv.ParseFloat(a[0].text, 64)
 		if err != nil || !(v >= 0 && v <= 1) {
 			rp.fail(a[0].col, a[0].text, "a probability from 0 to 1", "")
@@ -36,14 +36,14 @@ var statisticModule = module{name: "statistic", family: Both, make: func() Match
 		}
 		m.(*StatisticMatch).Probability, m.(*StatisticMatch).Not = uint32(math.RoundToEven(v*(1<<31))), not
 	}},
-	{"every", 3, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"every", 3, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		v, err := parseNumber(a[0].text, 1<<32-1)
 		if err != nil || v == 0 {
 			rp.fail(a[0].col, a[0].text, "a number from 1", "")
 		}
 		m.(*StatisticMatch).Every, m.(*StatisticMatch).Not = uint32(v), not
 	}},
-	{"packet", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"packet", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		v, err := parseNumber(a[0].text, 1<<32-1)
 		if err != nil {
 			rp.fail(a[0].col, a[0].text, "a number", "")
@@ -68,12 +68,29 @@ var statisticModule = module{name: "statistic", family: Both, make: func() Match
 // Name returns "statistic".
 func (m *StatisticMatch) Name() string { return "statistic" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *StatisticMatch) AppendSave(b []byte) []byte {
 	if m.Random {
 		return fmt.Appendf(appendNot(append(b, " --mode random"...), m.Not), " --probability %.11f", float64(m.Probability)/(1<<31))
 	}
 	return fmt.Appendf(appendNot(append(b, " --mode nth"...), m.Not), " --every %d --packet %d", m.Every, m.Packet)
+}
+
+func (m *StatisticMatch) compile(c *compiler) {
+	if m.Random {
+		c.ask(pred{op: opRandom, not: m.Not, a: m.Probability})
+		return
+	}
+	k := liveOf(c, m, func(g *program) ([]*counter, []RuleID) { return g.counters, g.counterRules })
+	if k == nil {
+		k = share(c, m, func() *counter {
+			k := &counter{every: m.Every}
+			k.n.Store(m.Every - 1 - m.Packet)
+			return k
+		})
+	}
+	c.ask(pred{op: opNth, not: m.Not, a: uint32(len(c.cur.counters))})
+	c.cur.counters = append(c.cur.counters, k)
 }
 
 // counter is the state of --mode nth, shared by all workers.

@@ -19,26 +19,28 @@ type StringMatch struct {
 	Not      bool
 }
 
-var stringModule = module{name: "string", family: Both, make: func() Match { return &StringMatch{To: 65535} }, options: []option{
-	{"from", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+var stringModule = module{name: "string", family: Both, make: func() Extension { return &StringMatch{To: 65535} }, options: []option{
+	{"from", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		m.(*StringMatch).From = uint16(rp.number(a[0], 65535))
 	}},
-	{"to", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*StringMatch).To = uint16(rp.number(a[0], 65535)) }},
-	{"algo", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{"to", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
+		m.(*StringMatch).To = uint16(rp.number(a[0], 65535))
+	}},
+	{"algo", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 		if a[0].text != "bm" && a[0].text != "kmp" {
 			rp.fail(a[0].col, a[0].text, "bm or kmp", "")
 		}
 		m.(*StringMatch).Algo = a[0].text
 	}},
-	{"string", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"string", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		rp.text(m.(*StringMatch), a[0].text, not, a[0])
 	}},
-	{"hex-string", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"hex-string", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		if text, ok := rp.hexText(a[0]); ok {
 			rp.text(m.(*StringMatch), text, not, a[0])
 		}
 	}},
-	{"icase", 5, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*StringMatch).IgnCase = true }},
+	{"icase", 5, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*StringMatch).IgnCase = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	if l.seen&(1<<1) == 0 || l.seen&(1<<2) == 0 {
 		rp.fail(l.col, "-m string", "--string or --hex-string, and --algo, after -m string", "")
@@ -101,7 +103,7 @@ func (rp *ruleParser) hexText(a token) (string, bool) {
 // Name returns "string".
 func (m *StringMatch) Name() string { return "string" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *StringMatch) AppendSave(b []byte) []byte {
 	b = appendNot(b, m.Not)
 	if strings.ContainsFunc(m.Text, func(r rune) bool { return r < ' ' || r > '~' }) || strings.HasSuffix(m.Text, `\`) {
@@ -127,6 +129,11 @@ func (m *StringMatch) AppendSave(b []byte) []byte {
 		b = append(b, " --icase"...)
 	}
 	return b
+}
+
+func (m *StringMatch) compile(c *compiler) {
+	c.ask(pred{op: opText, not: m.Not, lo: m.From, hi: m.To, a: uint32(len(c.cur.texts))})
+	c.cur.texts = append(c.cur.texts, newText(m))
 }
 
 // text is a compiled text. With fold it is in upper case and back is its table for Knuth, Morris and Pratt's search, so

@@ -78,7 +78,7 @@ type rejectTarget struct {
 // Name returns "REJECT".
 func (t *rejectTarget) Name() string { return "REJECT" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *rejectTarget) AppendSave(b []byte) []byte {
 	return append(append(b, " --reject-with "...), t.name...)
 }
@@ -136,7 +136,7 @@ var logLevels = []struct {
 // Name returns "LOG" or "NFLOG".
 func (t *LogTarget) Name() string { return t.target }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (t *LogTarget) AppendSave(b []byte) []byte {
 	flag := func(on bool, s string) {
 		if on {
@@ -177,8 +177,8 @@ func (t *LogTarget) AppendSave(b []byte) []byte {
 
 // targets are the targets with options.
 var targets = append(ignoredTargets, []module{
-	{name: "REJECT", family: Both, make: func() Match { return &rejectTarget{} }, options: []option{
-		{"reject-with", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { rp.rejectWith(m.(*rejectTarget), a[0]) }},
+	{name: "REJECT", family: Both, make: func() Extension { return &rejectTarget{} }, options: []option{
+		{"reject-with", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { rp.rejectWith(m.(*rejectTarget), a[0]) }},
 	}, finish: func(rp *ruleParser, l *loaded) {
 		t := l.m.(*rejectTarget)
 		if t.with == RejectNone {
@@ -188,14 +188,14 @@ var targets = append(ignoredTargets, []module{
 			rp.fail(l.col, "tcp-reset", "-p tcp with --reject-with tcp-reset", "")
 		}
 	}},
-	{name: "LOG", family: Both, make: func() Match { return &LogTarget{target: "LOG", Level: 4} }, options: []option{
-		{"log-prefix", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{name: "LOG", family: Both, make: func() Extension { return &LogTarget{target: "LOG", Level: 4} }, options: []option{
+		{"log-prefix", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			if len(a[0].text) > 29 { // the kernel keeps 30 bytes with the final zero (xt_LOG.h)
 				rp.fail(a[0].col, a[0].text, "a prefix of at most 29 bytes", "")
 			}
 			m.(*LogTarget).Prefix = a[0].text
 		}},
-		{"log-level", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"log-level", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			if v, err := parseNumber(a[0].text, 7); err == nil {
 				m.(*LogTarget).Level = uint8(v)
 				return
@@ -210,40 +210,31 @@ var targets = append(ignoredTargets, []module{
 			}
 			rp.fail(a[0].col, a[0].text, "a severity from 0 to 7 or its name", rp.didYouMean(a[0].text, names))
 		}},
-		{"log-tcp-sequence", 3, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*LogTarget).Sequence = true }},
-		{"log-tcp-options", 4, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*LogTarget).TCP = true }},
-		{"log-ip-options", 5, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*LogTarget).IP = true }},
-		{"log-uid", 6, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*LogTarget).UID = true }},
-		{"log-macdecode", 7, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*LogTarget).MAC = true }},
+		{"log-tcp-sequence", 3, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*LogTarget).Sequence = true }},
+		{"log-tcp-options", 4, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*LogTarget).TCP = true }},
+		{"log-ip-options", 5, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*LogTarget).IP = true }},
+		{"log-uid", 6, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*LogTarget).UID = true }},
+		{"log-macdecode", 7, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*LogTarget).MAC = true }},
 	}},
-	{name: "NFLOG", family: Both, make: func() Match { return &LogTarget{target: "NFLOG", Level: 4} }, options: []option{
-		{"nflog-prefix", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+	{name: "NFLOG", family: Both, make: func() Extension { return &LogTarget{target: "NFLOG", Level: 4} }, options: []option{
+		{"nflog-prefix", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			if a[0].text == "" {
 				rp.fail(a[0].col, "", "a prefix after --nflog-prefix", "")
 			}
 			m.(*LogTarget).Prefix = a[0].text[:min(63, len(a[0].text))] // cut off by iptables as well (xt_NFLOG.h)
 		}},
-		{"nflog-group", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"nflog-group", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*LogTarget).Group = uint16(rp.number(a[0], 65535))
 		}},
-		{"nflog-range", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"nflog-range", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*LogTarget).Size, m.(*LogTarget).size = uint32(rp.number(a[0], 1<<32-1)), "nflog-range"
 		}},
-		{"nflog-size", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"nflog-size", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*LogTarget).Size, m.(*LogTarget).size = uint32(rp.number(a[0], 1<<32-1)), "nflog-size"
 		}},
-		{"nflog-threshold", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) {
+		{"nflog-threshold", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) {
 			m.(*LogTarget).Threshold = uint16(rp.number(a[0], 65535))
 		}},
 	}},
 	ctTarget, setTarget, notrackTarget, markTarget, connMarkTarget, tosTarget, dscpTarget, ttlTarget("TTL", IPv4), ttlTarget("HL", IPv6), ecnTarget, mssTarget, stripTarget,
 }...)
-
-// number reads a number up to limit.
-func (rp *ruleParser) number(a token, limit uint64) uint64 {
-	v, err := parseNumber(a.text, limit)
-	if err != nil {
-		rp.fail(a.col, a.text, "a number up to "+strconv.FormatUint(limit, 10), "")
-	}
-	return v
-}

@@ -49,7 +49,7 @@ type OptionMatch struct {
 // Name returns "tcp".
 func (m *TCPMatch) Name() string { return "tcp" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *TCPMatch) AppendSave(b []byte) []byte {
 	b = m.Src.appendSave(b, "sport")
 	b = m.Dst.appendSave(b, "dport")
@@ -63,6 +63,18 @@ func (m *TCPMatch) AppendSave(b []byte) []byte {
 		b = appendFlags(append(b, ' '), m.Flags.Want)
 	}
 	return b
+}
+
+func (m *TCPMatch) compile(c *compiler) {
+	c.ask(pred{op: opHeader, lo: 20})
+	c.askPort(opSport, m.Src)
+	c.askPort(opDport, m.Dst)
+	if m.Flags.Mask != 0 || m.Flags.Want != 0 || m.Flags.Not {
+		c.ask(pred{op: opFlags, not: m.Flags.Not, lo: uint16(m.Flags.Mask), hi: uint16(m.Flags.Want)})
+	}
+	if m.Option.Kind != 0 {
+		c.ask(pred{op: opOption, not: m.Option.Not, lo: uint16(m.Option.Kind)})
+	}
 }
 
 func appendFlags(b []byte, bits uint8) []byte {
@@ -108,7 +120,13 @@ type UDPMatch struct{ Src, Dst PortRange }
 // Name returns "udp".
 func (m *UDPMatch) Name() string { return "udp" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *UDPMatch) AppendSave(b []byte) []byte {
 	return m.Dst.appendSave(m.Src.appendSave(b, "sport"), "dport")
+}
+
+func (m *UDPMatch) compile(c *compiler) {
+	c.ask(pred{op: opHeader, lo: 8})
+	c.askPort(opSport, m.Src)
+	c.askPort(opDport, m.Dst)
 }

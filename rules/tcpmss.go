@@ -9,8 +9,8 @@ type MSSMatch struct {
 	Not    bool
 }
 
-var tcpmssModule = module{name: "tcpmss", family: Both, protos: []uint8{protoTCP}, make: func() Match { return &MSSMatch{} }, options: []option{
-	{"mss", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var tcpmssModule = module{name: "tcpmss", family: Both, protos: []uint8{protoTCP}, make: func() Extension { return &MSSMatch{} }, options: []option{
+	{"mss", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		if lo, hi, ok := rp.span(a[0], 65535, "a segment size or a range of sizes up to 65535"); ok {
 			*m.(*MSSMatch) = MSSMatch{uint16(lo), uint16(hi), not}
 		}
@@ -20,9 +20,14 @@ var tcpmssModule = module{name: "tcpmss", family: Both, protos: []uint8{protoTCP
 // Name returns "tcpmss".
 func (m *MSSMatch) Name() string { return "tcpmss" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *MSSMatch) AppendSave(b []byte) []byte {
 	return appendSpan(append(appendNot(b, m.Not), " --mss "...), uint64(m.Lo), uint64(m.Hi))
+}
+
+func (m *MSSMatch) compile(c *compiler) {
+	c.ask(pred{op: opHeader, lo: 20})
+	c.ask(pred{op: opMSS, not: m.Not, lo: m.Lo, hi: m.Hi})
 }
 
 // tcpMSS tests the option as xt_tcpmss does: the first one of kind 2 whose length is 4 counts. The header's first 20

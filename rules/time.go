@@ -31,7 +31,7 @@ func (m *TimeMatch) Name() string { return "time" }
 
 var weekdayNames = [8]string{"", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
 
-// AppendSave implements Match. The last date is printed always, as iptables 1.8.9 does.
+// AppendSave implements Extension. The last date is printed always, as iptables 1.8.9 does.
 func (m *TimeMatch) AppendSave(b []byte) []byte {
 	if m.Start != 0 || m.Stop != secondsPerDay-1 {
 		for _, x := range []struct {
@@ -72,14 +72,19 @@ func (m *TimeMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
-var timeModule = module{name: "time", family: Both, make: func() Match {
+func (m *TimeMatch) compile(c *compiler) {
+	c.rs.needs |= NeedWall
+	c.ask(pred{op: opTime, a: keep(&c.cur.times, *m)})
+}
+
+var timeModule = module{name: "time", family: Both, make: func() Extension {
 	return &TimeMatch{To: lastSecond, Stop: secondsPerDay - 1, Weekdays: allWeekdays, Monthdays: allMonthdays}
 }, options: []option{
-	{"datestart", 1, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*TimeMatch).From = rp.date(a[0]) }},
-	{"datestop", 2, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*TimeMatch).To = rp.date(a[0]) }},
-	{"timestart", 3, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*TimeMatch).Start = rp.daytime(a[0]) }},
-	{"timestop", 4, 1, false, func(rp *ruleParser, m Match, _ bool, a []token) { m.(*TimeMatch).Stop = rp.daytime(a[0]) }},
-	{"weekdays", 5, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"datestart", 1, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*TimeMatch).From = rp.date(a[0]) }},
+	{"datestop", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*TimeMatch).To = rp.date(a[0]) }},
+	{"timestart", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*TimeMatch).Start = rp.daytime(a[0]) }},
+	{"timestop", 4, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*TimeMatch).Stop = rp.daytime(a[0]) }},
+	{"weekdays", 5, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		bits := rp.days(a[0], 7, "a day from Mon to Sun, or from 1 to 7", func(s string) int {
 			for k, n := range weekdayNames {
 				if k > 0 && len(s) >= 2 && strings.EqualFold(n, s) {
@@ -93,17 +98,17 @@ var timeModule = module{name: "time", family: Both, make: func() Match {
 		}
 		m.(*TimeMatch).Weekdays = uint8(bits)
 	}},
-	{"monthdays", 6, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"monthdays", 6, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		bits := rp.days(a[0], 31, "a day of the month from 1 to 31", func(string) int { return 0 })
 		if not {
 			bits ^= allMonthdays
 		}
 		m.(*TimeMatch).Monthdays = bits
 	}},
-	{"kerneltz", 7, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*TimeMatch).KernelTZ = true }},
-	{"localtz", 7, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*TimeMatch).KernelTZ = true }},
-	{"utc", 7, 0, false, func(_ *ruleParser, _ Match, _ bool, _ []token) {}},
-	{"contiguous", 8, 0, false, func(_ *ruleParser, m Match, _ bool, _ []token) { m.(*TimeMatch).Contiguous = true }},
+	{"kerneltz", 7, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*TimeMatch).KernelTZ = true }},
+	{"localtz", 7, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*TimeMatch).KernelTZ = true }},
+	{"utc", 7, 0, false, func(_ *ruleParser, _ Extension, _ bool, _ []token) {}},
+	{"contiguous", 8, 0, false, func(_ *ruleParser, m Extension, _ bool, _ []token) { m.(*TimeMatch).Contiguous = true }},
 }, finish: func(rp *ruleParser, l *loaded) {
 	if m := l.m.(*TimeMatch); m.Contiguous && m.Start < m.Stop {
 		rp.fail(l.col, "--contiguous", "--timestop before --timestart with --contiguous", "")

@@ -86,3 +86,10 @@ func appendQuoted(b []byte, s string) []byte {
 	}
 	return append(b, '"')
 }
+
+func appendNot(b []byte, not bool) []byte {
+	if not {
+		b = append(b, " !"...)
+	}
+	return b
+}

@@ -18,8 +18,8 @@ var tosNames = []struct {
 	value uint8
 }{{"Minimize-Delay", 0x10}, {"Maximize-Throughput", 0x08}, {"Maximize-Reliability", 0x04}, {"Minimize-Cost", 0x02}, {"Normal-Service", 0x00}}
 
-var tosModule = module{name: "tos", family: Both, make: func() Match { return &TOSMatch{module: "tos"} }, options: []option{
-	{"tos", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var tosModule = module{name: "tos", family: Both, make: func() Extension { return &TOSMatch{module: "tos"} }, options: []option{
+	{"tos", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		t := m.(*TOSMatch)
 		t.Not = not
 		var names []string
@@ -50,15 +50,15 @@ var dscpClasses = func() map[string]uint8 {
 	return m
 }()
 
-var dscpModule = module{name: "dscp", family: Both, make: func() Match { return &TOSMatch{module: "dscp", Mask: 0xfc} }, options: []option{
-	{"dscp", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var dscpModule = module{name: "dscp", family: Both, make: func() Extension { return &TOSMatch{module: "dscp", Mask: 0xfc} }, options: []option{
+	{"dscp", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		v, err := parseNumber(a[0].text, 63)
 		if err != nil {
 			rp.fail(a[0].col, a[0].text, "a DSCP up to 63 (0x3f)", "")
 		}
 		m.(*TOSMatch).Value, m.(*TOSMatch).Not = uint8(v)<<2, not
 	}},
-	{"dscp-class", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+	{"dscp-class", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		v, ok := dscpClasses[strings.ToUpper(a[0].text)]
 		if !ok {
 			rp.fail(a[0].col, a[0].text, "a DSCP class: BE, EF, CS0 to CS7, AF11 to AF43", "")
@@ -70,13 +70,17 @@ var dscpModule = module{name: "dscp", family: Both, make: func() Match { return 
 // Name returns "tos" or "dscp".
 func (m *TOSMatch) Name() string { return m.module }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *TOSMatch) AppendSave(b []byte) []byte {
 	b = appendNot(b, m.Not)
 	if m.module == "dscp" {
 		return fmt.Appendf(b, " --dscp 0x%02x", m.Value>>2)
 	}
 	return fmt.Appendf(b, " --tos 0x%02x/0x%02x", m.Value, m.Mask)
+}
+
+func (m *TOSMatch) compile(c *compiler) {
+	c.ask(pred{op: opTOS, not: m.Not, lo: uint16(m.Value), hi: uint16(m.Mask)})
 }
 
 // ECNMatch is -m ecn (RFC 3168): the TCP header's flags, which need -p tcp, and the two bits of the IP header.
@@ -86,10 +90,14 @@ type ECNMatch struct {
 	Codepoint              uint8 // 0 to 3
 }
 
-var ecnModule = module{name: "ecn", family: Both, make: func() Match { return &ECNMatch{} }, options: []option{
-	{"ecn-tcp-cwr", 1, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) { m.(*ECNMatch).CWR, m.(*ECNMatch).NotCWR = true, not }},
-	{"ecn-tcp-ece", 2, 0, true, func(_ *ruleParser, m Match, not bool, _ []token) { m.(*ECNMatch).ECE, m.(*ECNMatch).NotECE = true, not }},
-	{"ecn-ip-ect", 3, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+var ecnModule = module{name: "ecn", family: Both, make: func() Extension { return &ECNMatch{} }, options: []option{
+	{"ecn-tcp-cwr", 1, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) {
+		m.(*ECNMatch).CWR, m.(*ECNMatch).NotCWR = true, not
+	}},
+	{"ecn-tcp-ece", 2, 0, true, func(_ *ruleParser, m Extension, not bool, _ []token) {
+		m.(*ECNMatch).ECE, m.(*ECNMatch).NotECE = true, not
+	}},
+	{"ecn-ip-ect", 3, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		v, err := parseNumber(a[0].text, 3)
 		if err != nil {
 			rp.fail(a[0].col, a[0].text, "an ECN codepoint from 0 to 3", "")
@@ -110,7 +118,7 @@ var ecnModule = module{name: "ecn", family: Both, make: func() Match { return &E
 // Name returns "ecn".
 func (m *ECNMatch) Name() string { return "ecn" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *ECNMatch) AppendSave(b []byte) []byte {
 	if m.ECE {
 		b = append(appendNot(b, m.NotECE), " --ecn-tcp-ece"...)
@@ -124,17 +132,14 @@ func (m *ECNMatch) AppendSave(b []byte) []byte {
 	return b
 }
 
-// masked reads "value" or "value/mask".
-func (rp *ruleParser) masked(a token, limit uint64) (value, mask uint64, ok bool) {
-	v, m, has := strings.Cut(a.text, "/")
-	value, err := parseNumber(v, limit)
-	mask = limit
-	if err == nil && has {
-		mask, err = parseNumber(m, limit)
+func (m *ECNMatch) compile(c *compiler) {
+	if m.ECT {
+		c.ask(pred{op: opTOS, not: m.NotECT, lo: uint16(m.Codepoint), hi: 3})
 	}
-	if err != nil {
-		rp.fail(a.col, a.text, fmt.Sprintf("a number up to %#x, with or without a mask", limit), "")
-		return 0, 0, false
+	if m.ECE {
+		c.ask(pred{op: opCWR, not: m.NotECE, lo: tcpECE})
 	}
-	return value, mask, true
+	if m.CWR {
+		c.ask(pred{op: opCWR, not: m.NotCWR, lo: tcpCWR})
+	}
 }

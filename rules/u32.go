@@ -30,7 +30,7 @@ type U32Step struct {
 // Name returns "u32".
 func (m *U32Match) Name() string { return "u32" }
 
-// AppendSave implements Match.
+// AppendSave implements Extension.
 func (m *U32Match) AppendSave(b []byte) []byte {
 	b = append(appendNot(b, m.Not), " --u32 \""...)
 	for k, t := range m.Tests {
@@ -57,8 +57,12 @@ func (m *U32Match) AppendSave(b []byte) []byte {
 	return append(b, '"')
 }
 
-var u32Module = module{name: "u32", family: Both, make: func() Match { return &U32Match{} }, options: []option{
-	{"u32", 1, 1, true, func(rp *ruleParser, m Match, not bool, a []token) {
+func (m *U32Match) compile(c *compiler) {
+	c.ask(pred{op: opU32, a: keep(&c.cur.u32s, *m)})
+}
+
+var u32Module = module{name: "u32", family: Both, make: func() Extension { return &U32Match{} }, options: []option{
+	{"u32", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 		x := m.(*U32Match)
 		x.Not = not
 		x.parse(rp, a[0])
