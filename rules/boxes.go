@@ -199,7 +199,7 @@ func (g *program) appendEntry(x *box) {
 		g.wide = append(g.wide, w)
 		return
 	}
-	g.narrow = append(g.narrow, newNarrow(&w))
+	g.narrow = append(g.narrow, g.newNarrow(&w))
 }
 
 func addrOf(w []uint32) packet.Addr {

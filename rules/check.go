@@ -140,10 +140,8 @@ func (rs *Ruleset) shadowed(place int, found *shadows) {
 			union.rank = rank
 			*c.cur = program{v6: g.v6}
 			for _, x := range c.boxes(nil, &rule{}, rs.rules[id].Rule) {
-				var h header
-				copy(h.w[:], x.val[:])
-				h.w[wordSport], h.w[wordDport], h.w[wordProto] = uint32(x.port[0].Lo), uint32(x.port[1].Lo), uint32(x.proto)
 				w := x.wide()
+				h := w.header(g.v6)
 				answer = covered
 				if one := g.holder(ch, &h, &w, rank); one != none {
 					by = append(by, g.rules[one].id)
@@ -186,7 +184,7 @@ func (g *program) box(n int) wide {
 	if g.v6 {
 		return g.wide[n]
 	}
-	return g.narrow[n].wide()
+	return g.narrow[n].unpack(g.shapes)
 }
 
 // holder returns the rank of the first final rule of the chain, before rank, one of whose boxes holds box x whole, or none.

@@ -331,7 +331,7 @@ func (c *compiler) program(f int) {
 	if fc.list[0].policy == PolicyDrop {
 		g.policy = Drop
 	}
-	g.names = make(map[string]uint32)
+	g.names, g.interned = make(map[string]uint32), make(map[shape]uint32)
 	b := newBuilder(g)
 	used := make([]bool, len(fc.list))
 	used[0] = true
@@ -373,6 +373,7 @@ func (c *compiler) program(f int) {
 	g.rules, g.slots, g.trees = slices.Clip(slices.Clone(g.rules)), slices.Clip(slices.Clone(g.slots)), slices.Clip(slices.Clone(g.trees))
 	g.places = slices.Clip(slices.Clone(g.places))
 	g.narrow, g.wide = slices.Clip(slices.Clone(g.narrow)), slices.Clip(slices.Clone(g.wide))
+	g.shapes, g.interned = slices.Clip(slices.Clone(g.shapes)), nil
 }
 
 // able warns of targets that the caller does not carry out in full.

@@ -44,8 +44,7 @@ const (
 func (c *cover) box(x *wide) coverage {
 	for try := range coverTries {
 		p := c.sample(x, try)
-		var h header
-		p.fill(&h)
+		h := p.header(c.g.v6)
 		if c.g.holder(c.ch, &h, &p, c.rank) == none {
 			return open
 		}
@@ -101,11 +100,15 @@ func (c *cover) sample(x *wide, try int) wide {
 	return p
 }
 
-// fill writes the header that a box of one header stands for.
-func (x *wide) fill(h *header) {
-	h.w[0], h.w[1], h.w[2], h.w[3] = uint32(x.src.Hi>>32), uint32(x.src.Hi), uint32(x.src.Lo>>32), uint32(x.src.Lo)
-	h.w[4], h.w[5], h.w[6], h.w[7] = uint32(x.dst.Hi>>32), uint32(x.dst.Hi), uint32(x.dst.Lo>>32), uint32(x.dst.Lo)
-	h.w[wordSport], h.w[wordDport], h.w[wordProto] = uint32(x.sport), uint32(x.dport), uint32(x.proto)
+// header returns the first header of a box, as the cuts of an IP version look at it.
+func (x *wide) header(v6 bool) (h header) {
+	if v6 {
+		h.key[keySrc], h.key[keySrc+1], h.key[keyDst], h.key[keyDst+1] = x.src.Hi, x.src.Lo, x.dst.Hi, x.dst.Lo
+	} else {
+		h.key[keyAddrs] = x.src.Lo<<32 | x.dst.Lo&(1<<32-1)
+	}
+	h.key[keyRest] = restOf(x.sport, x.dport, x.proto, 0)
+	return h
 }
 
 // gather collects the final boxes of earlier rules below a slot that have something in common with x.
@@ -128,22 +131,22 @@ func (c *cover) gather(s slot, x *wide) {
 		}
 		return
 	}
-	size := s.size()
-	shift := s.shift()
-	for k := range size {
-		if x.meetsCut(s.word(), shift, size-1, k) {
+	by, mask := s.cut(c.g.v6), s.mask()
+	for k := range mask + 1 {
+		if x.meetsCut(by, mask, k) {
 			c.gather(c.g.slots[uint32(s)+k], x)
 		}
 	}
 }
 
 // meetsCut says that a header of x goes to the k-th child of a cut.
-func (x *wide) meetsCut(word int, shift, mask, k uint32) bool {
+func (x *wide) meetsCut(by cut, mask, k uint32) bool {
 	var val, fixed uint32
-	switch word {
+	shift := by.shift
+	switch by.word {
 	case wordSport, wordDport:
 		lo, span := uint32(x.sport), uint32(x.sportSpan)
-		if word == wordDport {
+		if by.word == wordDport {
 			lo, span = uint32(x.dport), uint32(x.dportSpan)
 		}
 		first, last := lo>>shift, (lo+span)>>shift
@@ -160,10 +163,10 @@ func (x *wide) meetsCut(word int, shift, mask, k uint32) bool {
 		val, fixed = uint32(x.proto), uint32(x.protoMask)
 	default:
 		a, m := x.src, x.srcMask
-		if word >= wordDst {
+		if by.word >= wordDst {
 			a, m = x.dst, x.dstMask
 		}
-		switch word & 3 {
+		switch by.word & 3 {
 		case 0:
 			val, fixed = uint32(a.Hi>>32), uint32(m.Hi>>32)
 		case 1:

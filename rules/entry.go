@@ -2,11 +2,12 @@ package rules
 
 import (
 	"math/bits"
+	"slices"
 
 	"corewire/internal/packet"
 )
 
-// Words of a header, as cuts name them. An IPv4 address is the last word of its four.
+// Words of what boxes ask and cuts are sought in. An IPv4 address is the last word of its four.
 const (
 	wordSrc   = 0  // 0 to 3
 	wordDst   = 4  // 4 to 7
@@ -16,14 +17,54 @@ const (
 	words     = 11
 )
 
+// Keys of a header: what cuts take their windows of, and IPv4 entries are compared with.
+const (
+	keyAddrs = 0 // IPv4: source:32 | destination:32
+	keyRest  = 1 // port of the wire:16 | protocol:16 | source port:16 | destination port:16
+	keySrc   = 2 // IPv6: 2 and 3
+	keyDst   = 4 // IPv6: 4 and 5
+	keys     = 8 // so many that a masked index needs no check
+)
+
 // header is what the classifier looks at of a packet.
 type header struct {
-	w     [16]uint32 // by word; 16 so that a masked index needs no check
-	allow uint8      // the bit of entry.allow for the packet's state and port
-	whole bool       // the transport header is there as far as any match reads it: ports and ICMP type are known
-	lost  bool       // packet.BrokenChain: there is no protocol to compare with
-	later bool       // packet.LaterFragment: nothing that asks for a transport header matches
+	key   [keys]uint64
+	allow uint8 // the bit of an entry's allow for the packet's state and port
+	whole bool  // the transport header is there as far as any match reads it: ports and ICMP type are known
+	lost  bool  // packet.BrokenChain: there is no protocol to compare with
+	later bool  // packet.LaterFragment: nothing that asks for a transport header matches
 }
+
+// keyOf returns the key that a word is in, and where in it.
+func keyOf(word uint8, v6 bool) (key, shift uint8) {
+	switch {
+	case word == wordDport:
+		return keyRest, 0
+	case word == wordSport:
+		return keyRest, 16
+	case word == wordProto:
+		return keyRest, 32
+	case v6:
+		return keySrc + word/2, 32 - word%2*32
+	case word < wordDst:
+		return keyAddrs, 32
+	}
+	return keyAddrs, 0
+}
+
+// restOf returns the key of what is no address.
+func restOf(sport, dport uint16, proto uint8, in packet.Port) uint64 {
+	return uint64(in)<<48 | uint64(proto)<<32 | uint64(sport)<<16 | uint64(dport)
+}
+
+// addrs returns the addresses of IPv6.
+func (h *header) addrs() (src, dst packet.Addr) {
+	return packet.Addr{Hi: h.key[keySrc], Lo: h.key[keySrc+1]}, packet.Addr{Hi: h.key[keyDst], Lo: h.key[keyDst+1]}
+}
+
+func (h *header) sport() uint16 { return uint16(h.key[keyRest] >> 16) }
+func (h *header) dport() uint16 { return uint16(h.key[keyRest]) }
+func (h *header) proto() uint8  { return uint8(h.key[keyRest] >> 32) }
 
 // allowBit returns which bit of an entry's allow stands for a state and the port a packet came in on.
 func allowBit(s State, in packet.Port) uint8 { return uint8(s)*packet.Ports + uint8(in) }
@@ -50,12 +91,11 @@ func wholeLength(proto uint8) int {
 // fill writes the header of a packet.
 func (h *header) fill(p *packet.Packet, c *Context) {
 	if p.Family == 6 {
-		h.w[0], h.w[1], h.w[2], h.w[3] = uint32(p.Src.Hi>>32), uint32(p.Src.Hi), uint32(p.Src.Lo>>32), uint32(p.Src.Lo)
-		h.w[4], h.w[5], h.w[6], h.w[7] = uint32(p.Dst.Hi>>32), uint32(p.Dst.Hi), uint32(p.Dst.Lo>>32), uint32(p.Dst.Lo)
+		h.key[keySrc], h.key[keySrc+1], h.key[keyDst], h.key[keyDst+1] = p.Src.Hi, p.Src.Lo, p.Dst.Hi, p.Dst.Lo
 	} else {
-		h.w[3], h.w[7] = uint32(p.Src.Lo), uint32(p.Dst.Lo)
+		h.key[keyAddrs] = addrsOf(p)
 	}
-	h.w[wordSport], h.w[wordDport], h.w[wordProto] = uint32(p.SrcPort), uint32(p.DstPort), uint32(p.Proto)
+	h.key[keyRest] = restOf(p.SrcPort, p.DstPort, p.Proto, p.In)
 	h.allow = allowBit(c.State, p.In)
 	h.whole = p.Flags&packet.PortsValid != 0 || int(p.End)-int(p.L4) >= wholeLength(p.Proto)
 	if p.Flags&(packet.BrokenChain|packet.LaterFragment) != 0 {
@@ -63,25 +103,40 @@ func (h *header) fill(p *packet.Packet, c *Context) {
 	}
 }
 
-// more is set in an entry's rule when the rule has conditions that the entry does not hold.
-const more = 1 << 31
+// addrsOf returns the key of IPv4 addresses.
+func addrsOf(p *packet.Packet) uint64 { return uint64(uint32(p.Src.Lo))<<32 | uint64(uint32(p.Dst.Lo)) }
 
-// moreMeta is more in narrow.meta, rankShift is where the rank is there.
+// narrow is what a rule asks of an IPv4 packet, as far as it can be compared with a header: 16 bytes, and a shape that
+// it shares with other rules.
+//
+//	addr   source:32 | destination:32
+//	meta   rank:21 | shape:27 | lowest destination port:16
+//
+// rank is the index in program.rules. It comes first, so that the lower one of two entries' meta is that of the earlier rule.
+type narrow struct{ addr, meta uint64 }
+
 const (
-	moreMeta  = 1 << 32
-	rankShift = 33
+	rankShift  = 43
+	shapeShift = 16
+	shapeMask  = 1<<(rankShift-shapeShift) - 1
 )
 
-// narrow is what a rule asks of an IPv4 packet, as far as it can be compared with a header: 32 bytes, in four words that are
-// compared whole.
+// shape is what entries have in common: real rule sets have few of them, which stay in the nearest cache.
 //
-//	addr, mask   source:32 | destination:32
-//	ports        span:16 | lowest:16 of the destination port | the same of the source port:32
-//	meta         rank:31 | more:1 | allow:16 | protoMask:8 | proto:8
+//	mask   of the addresses, as in narrow.addr
+//	low    lowest port of the wire:16 | protocol:16 | lowest source port:16 | 0:16
+//	meta   0:31 | more:1 | allow:16 | protoMask:8 | proto:8
+//	span   how far above the lowest: port of the wire, protocol, source port, destination port, 16 bits each
 //
-// A port p agrees when p-lowest, modulo 2^16, is at most span. rank is the index in program.rules; more is as in
-// wide.rule. allow has a bit for each state and port, see allowBit, and the verb.
-type narrow struct{ addr, mask, ports, meta uint64 }
+// A port p agrees when p-lowest, modulo 2^16, is at most its span; so does the protocol. allow has a bit for each state and
+// port of the wire, see allowBit, and the verb; of the ports of the wire low and span say which are allowed to packets that begin a
+// connection, as prepared bursts ask. more: the rule has conditions that the entry does not hold.
+type shape struct{ mask, low, meta, span uint64 }
+
+const moreMeta = 1 << 32 // more in shape.meta
+
+// deadShape is the number of the shape that agrees with no packet.
+const deadShape = 0
 
 // Lanes of a word that holds two ports: the ports, and the bit above each that a subtraction borrows from.
 const (
@@ -92,49 +147,82 @@ const (
 // probe is an IPv4 header as narrow is compared with it.
 type probe struct {
 	addr, ports, proto uint64
-	bit                uint8 // of narrow.meta
 }
 
-func (h *header) probe() probe {
-	return probe{
-		addr:  uint64(h.w[wordSrc+3])<<32 | uint64(h.w[wordDst+3]),
-		ports: uint64(h.w[wordDport])<<32 | uint64(h.w[wordSport]) | portBorrow,
-		proto: uint64(h.w[wordProto]),
-		bit:   16 + h.allow&15,
-	}
+func (h *header) probe() probe { return newProbe(h.key[keyAddrs], h.key[keyRest]) }
+
+func newProbe(addrs, rest uint64) probe {
+	return probe{addr: addrs, ports: rest&0xffff | rest<<16&(0xffff<<32) | portBorrow, proto: rest >> 32}
 }
 
-// off is zero when the entry agrees with the header. There are no branches in it.
-func (x *narrow) off(h *probe) uint64 {
-	lowest, span := x.ports&portLanes, x.ports>>16&portLanes
+// off is zero when the entry agrees with the header, whose bit of allow is given. There are no branches in it.
+func (x *narrow) off(s *shape, h *probe, allow uint8) uint64 {
+	lowest := x.meta&0xffff | s.low<<16&(0xffff<<32)
+	span := s.span&0xffff | s.span<<16&(0xffff<<32)
 	past := (h.ports - lowest) & portLanes
-	m := x.meta
-	return (h.addr^x.addr)&x.mask | ^((span|portBorrow)-past)&portBorrow | (h.proto^m)&(m>>8)&0xff | ^(m>>(h.bit&63))&1
+	m := s.meta
+	return (h.addr^x.addr)&s.mask | ^((span|portBorrow)-past)&portBorrow | (h.proto^m)&(m>>8)&0xff | ^(m>>(16+allow&15))&1
 }
+
+func (x *narrow) shape() uint32 { return uint32(x.meta>>shapeShift) & shapeMask }
 
 // newNarrow packs an entry; of its addresses only the last word counts.
-func newNarrow(x *wide) narrow {
+func (g *program) newNarrow(x *wide) narrow {
+	const wire = allowAll & (1<<packet.Ports - 1)
+	s := shape{
+		mask: uint64(uint32(x.srcMask.Lo))<<32 | uint64(uint32(x.dstMask.Lo)),
+		meta: uint64(x.rule>>31)<<32 | uint64(x.allow)<<16 | uint64(x.protoMask)<<8 | uint64(x.proto),
+	}
+	in, inSpan := uint64(packet.Ports), uint64(0) // none
+	if allow := x.allow >> allowBit(New, 0) & wire; allow != 0 {
+		in = uint64(bits.TrailingZeros16(allow))
+		inSpan = uint64(bits.Len16(allow)-1) - in
+	}
+	s.low = in<<48 | uint64(x.proto&x.protoMask)<<32 | uint64(x.sport)<<16
+	s.span = inSpan<<48 | uint64(^x.protoMask)<<32 | uint64(x.sportSpan)<<16 | uint64(x.dportSpan)
 	return narrow{
-		addr:  uint64(uint32(x.src.Lo))<<32 | uint64(uint32(x.dst.Lo)),
-		mask:  uint64(uint32(x.srcMask.Lo))<<32 | uint64(uint32(x.dstMask.Lo)),
-		ports: uint64(x.dportSpan)<<48 | uint64(x.dport)<<32 | uint64(x.sportSpan)<<16 | uint64(x.sport),
-		meta:  uint64(bits.RotateLeft32(x.rule, 1))<<32 | uint64(x.allow)<<16 | uint64(x.protoMask)<<8 | uint64(x.proto),
+		addr: uint64(uint32(x.src.Lo))<<32 | uint64(uint32(x.dst.Lo)),
+		meta: uint64(x.rule&^more)<<rankShift | uint64(g.intern(s))<<shapeShift | uint64(x.dport),
 	}
 }
 
-// wide unpacks it.
-func (x *narrow) wide() wide {
-	w := wide{
-		sport: uint16(x.ports), sportSpan: uint16(x.ports >> 16), dport: uint16(x.ports >> 32), dportSpan: uint16(x.ports >> 48),
-		proto: uint8(x.meta), protoMask: uint8(x.meta >> 8), allow: x.allow(), rule: x.rule(),
+// intern returns the number of a shape.
+func (g *program) intern(s shape) uint32 {
+	if len(g.shapes) == 0 {
+		g.shapes = append(g.shapes, shape{low: packet.Ports << 48, meta: deadVerb << (16 + verbShift)})
 	}
-	w.src.Lo, w.srcMask.Lo, w.dst.Lo, w.dstMask.Lo = x.addr>>32, x.mask>>32, x.addr&(1<<32-1), x.mask&(1<<32-1)
+	n, ok := g.interned[s]
+	if g.interned == nil {
+		if n := slices.Index(g.shapes[deadShape+1:], s); n >= 0 {
+			return uint32(n) + deadShape + 1
+		}
+	}
+	if ok {
+		return n
+	}
+	n = uint32(len(g.shapes))
+	g.shapes = append(g.shapes, s)
+	if g.interned != nil {
+		g.interned[s] = n
+	}
+	return n
+}
+
+// unpack is the entry as a wide one.
+func (x *narrow) unpack(shapes []shape) wide {
+	s := &shapes[x.shape()]
+	w := wide{
+		sport: uint16(s.low >> 16), sportSpan: uint16(s.span >> 16), dport: uint16(x.meta), dportSpan: uint16(s.span),
+		proto: uint8(s.meta), protoMask: uint8(s.meta >> 8), allow: s.allow(), rule: x.ranked() | uint32(s.meta>>32)<<31,
+	}
+	w.src.Lo, w.srcMask.Lo, w.dst.Lo, w.dstMask.Lo = x.addr>>32, s.mask>>32, x.addr&(1<<32-1), s.mask&(1<<32-1)
 	return w
 }
 
-// rule is as wide.rule.
-func (x *narrow) rule() uint32  { return bits.RotateLeft32(uint32(x.meta>>32), -1) }
-func (x *narrow) allow() uint16 { return uint16(x.meta >> 16) }
+func (s *shape) allow() uint16 { return uint16(s.meta >> 16) }
+
+// more is set in wide.rule when the rule has conditions that the entry does not hold.
+const more = 1 << 31
 
 // wide is what a rule asks of an IPv6 packet: 80 bytes.
 type wide struct {
@@ -160,9 +248,10 @@ func (g *program) scanNarrow(h *header, k *cursor, from uint32) {
 	k.ready = true
 	for i, n := range g.places[k.at:k.end] {
 		x := &g.narrow[n]
-		if rule := x.rule(); x.off(&q) == 0 && rule&^more >= from {
+		s := &g.shapes[x.shape()]
+		if rank := x.ranked(); x.off(s, &q, h.allow) == 0 && rank >= from {
 			k.at += uint32(i)
-			k.rank, k.verb, k.more = rule&^more, Verb(x.allow()>>verbShift), rule >= more
+			k.rank, k.verb, k.more = rank, Verb(s.allow()>>verbShift), s.meta&moreMeta != 0
 			return
 		}
 	}
@@ -171,9 +260,8 @@ func (g *program) scanNarrow(h *header, k *cursor, from uint32) {
 
 // scanWide is scanNarrow for IPv6.
 func (g *program) scanWide(h *header, k *cursor, from uint32) {
-	src, dst := addrOf(h.w[0:4]), addrOf(h.w[4:8])
-	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
-	proto, bit := uint8(h.w[wordProto]), h.allow&15
+	src, dst := h.addrs()
+	sport, dport, proto, bit := h.sport(), h.dport(), h.proto(), h.allow&15
 	k.ready = true
 	for i, n := range g.places[k.at:k.end] {
 		x := &g.wide[n]
@@ -199,26 +287,23 @@ func (g *program) scanWide(h *header, k *cursor, from uint32) {
 func (g *program) scanShort(h *header, k *cursor, from uint32) {
 	k.ready, k.rank = true, none
 	for _, at := range g.places[k.at:k.end] {
-		var x wide
-		if g.v6 {
-			x = g.wide[at]
-		} else {
+		if !g.v6 {
 			n := &g.narrow[at]
-			if q := h.probe(); (q.addr^n.addr)&n.mask != 0 {
+			if (h.key[keyAddrs]^n.addr)&g.shapes[n.shape()].mask != 0 {
 				continue
 			}
-			x = n.wide()
 		}
+		x := g.box(int(at))
 		if x.isDead() {
 			continue
 		}
 		rank := x.rule &^ more
 		lost := h.lost && g.rules[rank].flags&asksProto != 0
-		if rank < from || rank >= k.rank || (uint8(h.w[wordProto])^x.proto)&x.protoMask != 0 && !lost {
+		if rank < from || rank >= k.rank || (h.proto()^x.proto)&x.protoMask != 0 && !lost {
 			continue
 		}
 		if g.v6 {
-			src, dst := addrOf(h.w[0:4]), addrOf(h.w[4:8])
+			src, dst := h.addrs()
 			if (src.Hi^x.src.Hi)&x.srcMask.Hi|(src.Lo^x.src.Lo)&x.srcMask.Lo|(dst.Hi^x.dst.Hi)&x.dstMask.Hi|(dst.Lo^x.dst.Lo)&x.dstMask.Lo != 0 {
 				continue
 			}

@@ -23,14 +23,16 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 	q := h.probe()
 	places, list := g.places, g.narrow
 	best, found := none, uint64(0)
+	shapes := g.shapes
 	for _, s := range leaves[:len(trees)] {
 		at, end := s.run()
 		for _, n := range places[at:end] {
 			x := &list[n]
-			r := uint32(x.meta >> rankShift)
-			if off := x.off(&q); off == 0 || r >= best {
+			s := &shapes[x.shape()]
+			r := x.ranked()
+			if off := x.off(s, &q, h.allow); off == 0 || r >= best {
 				if r < best {
-					best, found = r, x.meta
+					best, found = r, s.meta
 				}
 				break
 			}
@@ -44,9 +46,8 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 
 // firstWide is the end of first for IPv6.
 func (g *program) firstWide(h *header, leaves []slot) (rank uint32, verb Verb) {
-	src, dst := addrOf(h.w[0:4]), addrOf(h.w[4:8])
-	sport, dport := uint16(h.w[wordSport]), uint16(h.w[wordDport])
-	proto, bit := uint8(h.w[wordProto]), h.allow&15
+	src, dst := h.addrs()
+	sport, dport, proto, bit := h.sport(), h.dport(), h.proto(), h.allow&15
 	best, entry := none, uint32(0)
 	for _, s := range leaves {
 		at, end := s.run()

@@ -63,7 +63,7 @@ func (rs *Ruleset) NewMatcher() *Matcher {
 		stack:    make([]frame, depth+1),
 		counters: make([]Counter, rs.Counters()),
 		direct:   uint32(rs.Counters()),
-		ahead:    new(ahead),
+		ahead:    &ahead{vectors: hasVectors()},
 	}
 	// Room for paths: twice the rules, for each may be reached by several ways, but some at least, and within the
 	// bits that a trace has.
@@ -344,7 +344,7 @@ func (w *walk) enter(f *frame, id uint32) {
 func (w *walk) enterShort(f *frame, ch chain) {
 	g := w.g
 	for t, s := range g.trees[ch.first : ch.first+ch.n] {
-		for !s.leaf() && s.word() != wordSport && s.word() != wordDport && (s.word() != wordProto || !w.h.lost) {
+		for !s.leaf() && !s.transport(w.h.lost) {
 			s = g.slots[s.child(&w.h)]
 		}
 		k := &f.trees[t&(treeSlots-1)]
@@ -364,7 +364,7 @@ func (g *program) span(s slot, first, end uint32) (uint32, uint32) {
 		}
 		return first, end
 	}
-	for _, below := range g.slots[uint32(s) : uint32(s)+s.size()] {
+	for _, below := range g.slots[uint32(s) : uint32(s)+s.mask()+1] {
 		first, end = g.span(below, first, end)
 	}
 	return first, end

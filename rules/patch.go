@@ -204,7 +204,7 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	g.u32s, g.times, g.bytes, g.helpers = slices.Clip(g.u32s), slices.Clip(g.times), slices.Clip(g.bytes), slices.Clip(g.helpers)
 	g.chunks, g.quotas, g.quotaRules = slices.Clip(g.chunks), slices.Clip(g.quotas), slices.Clip(g.quotaRules)
 	g.bucketRules, g.counterRules = slices.Clip(g.bucketRules), slices.Clip(g.counterRules)
-	g.effects, g.strips = slices.Clip(g.effects), slices.Clip(g.strips)
+	g.effects, g.strips, g.shapes = slices.Clip(g.effects), slices.Clip(g.strips), slices.Clip(g.shapes)
 	var boxes []box
 	if added > 0 {
 		cr := rule{id: n.at, verb: r.Target.Verb}
@@ -250,9 +250,9 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	}
 	var hidden []uint32
 	if g.v6 {
-		g.wide, hidden = shift(g.wide, len(boxes), rank, added, removed, removed > 0 && old[rank].flags&hides != 0, ch)
+		g.wide, hidden = shift(g.wide, nil, len(boxes), rank, added, removed, removed > 0 && old[rank].flags&hides != 0, ch)
 	} else {
-		g.narrow, hidden = shift(g.narrow, len(boxes), rank, added, removed, removed > 0 && old[rank].flags&hides != 0, ch)
+		g.narrow, hidden = shift(g.narrow, g.shapes, len(boxes), rank, added, removed, removed > 0 && old[rank].flags&hides != 0, ch)
 	}
 	for i := range boxes {
 		boxes[i].rule = rank
@@ -322,7 +322,7 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 
 // shift copies entries, with room for more, and moves the ranks behind rank. The entries of the rule there, if it is
 // removed, agree with nothing from now on. When it hides others, those of the chain that it overlaps are returned.
-func shift[E entry[E]](list []E, room int, rank, added, removed uint32, hides bool, ch chain) (out []E, hidden []uint32) {
+func shift[E entry[E]](list []E, shapes []shape, room int, rank, added, removed uint32, hides bool, ch chain) (out []E, hidden []uint32) {
 	out = make([]E, len(list), len(list)+room)
 	copy(out, list)
 	var went []E
@@ -349,7 +349,7 @@ func shift[E entry[E]](list []E, room int, rank, added, removed uint32, hides bo
 			continue
 		}
 		for _, w := range went {
-			if w.meets(list[i]) {
+			if w.meets(list[i], shapes) {
 				hidden = append(hidden, uint32(i))
 				break
 			}
@@ -360,26 +360,26 @@ func shift[E entry[E]](list []E, room int, rank, added, removed uint32, hides bo
 
 // entry is what narrow and wide have in common for shift.
 type entry[E any] interface {
-	ranked() uint32     // its rank
-	isDead() bool       // it agrees with nothing: its rule went
-	killed() E          // it with isDead
-	moved(d uint32) E   // it with a rank d higher
-	meets(other E) bool // there are headers that agree with both
+	ranked() uint32                     // its rank
+	isDead() bool                       // it agrees with nothing: its rule went
+	killed() E                          // it with isDead
+	moved(d uint32) E                   // it with a rank d higher
+	meets(other E, shapes []shape) bool // there are headers that agree with both
 }
 
 // deadVerb is in the place of the verb in an entry whose rule went. No state and no port is in its allow, so that it agrees
 // with nothing; scanShort, which looks at allow last, asks for it.
 const deadVerb = 15
 
-func (x narrow) ranked() uint32 { return x.rule() &^ more }
+func (x narrow) ranked() uint32 { return uint32(x.meta >> rankShift) }
 func (x wide) ranked() uint32   { return x.rule &^ more }
 
-func (x narrow) isDead() bool { return x.allow()>>verbShift == deadVerb }
+func (x narrow) isDead() bool { return x.shape() == deadShape }
 func (x wide) isDead() bool   { return x.allow>>verbShift == deadVerb }
 
 // killed: the rank is 0, the lowest that a run may be said to begin with (walk.enter), whatever comes and goes later.
 func (x narrow) killed() narrow {
-	x.meta = x.meta&0xffff | deadVerb<<(16+verbShift)
+	x.meta = deadShape << shapeShift
 	return x
 }
 
@@ -398,14 +398,14 @@ func (x wide) moved(d uint32) wide {
 	return x
 }
 
-func (x narrow) meets(y narrow) bool {
-	if (x.addr^y.addr)&x.mask&y.mask != 0 {
+func (x narrow) meets(y narrow, shapes []shape) bool {
+	if (x.addr^y.addr)&shapes[x.shape()].mask&shapes[y.shape()].mask != 0 {
 		return false
 	}
-	return x.wide().meets(y.wide())
+	return x.unpack(shapes).meets(y.unpack(shapes), shapes)
 }
 
-func (x wide) meets(y wide) bool {
+func (x wide) meets(y wide, _ []shape) bool {
 	return (x.src.Hi^y.src.Hi)&x.srcMask.Hi&y.srcMask.Hi|(x.src.Lo^y.src.Lo)&x.srcMask.Lo&y.srcMask.Lo|
 		(x.dst.Hi^y.dst.Hi)&x.dstMask.Hi&y.dstMask.Hi|(x.dst.Lo^y.dst.Lo)&x.dstMask.Lo&y.dstMask.Lo|
 		uint64((x.proto^y.proto)&x.protoMask&y.protoMask) == 0 &&

@@ -223,10 +223,12 @@ type program struct {
 	rules      []rule
 	trees      []slot // the roots
 	slots      []slot
-	places     []uint32 // runs of entry numbers: the leaves
-	narrow     []narrow // entries of IPv4
-	wide       []wide   // entries of IPv6
-	preds      []pred   // conditions that entries do not hold
+	places     []uint32         // runs of entry numbers: the leaves
+	narrow     []narrow         // entries of IPv4
+	shapes     []shape          // of these
+	interned   map[shape]uint32 // numbers of shapes, while compiling; later there are few new ones
+	wide       []wide           // entries of IPv6
+	preds      []pred           // conditions that entries do not hold
 	addrs      []prefix
 	ports      []PortRange
 	buckets    []*bucket  // shared by all matchers
@@ -294,11 +296,7 @@ func (g *program) entries() int {
 
 // rank returns the rank of the rule of a place's entry.
 func (g *program) rank(place uint32) uint32 {
-	at := g.places[place]
-	if g.v6 {
-		return g.wide[at].rule &^ more
-	}
-	return g.narrow[at].rule() &^ more
+	return g.rankOf(g.places[place])
 }
 
 // prefix is an address and its mask.
@@ -309,7 +307,7 @@ func (rs *Ruleset) Size() int {
 	n := 0
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		n += len(g.chains)*16 + len(g.rules)*20 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*32 + len(g.wide)*80 +
+		n += len(g.chains)*16 + len(g.rules)*16 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*16 + len(g.shapes)*32 + len(g.wide)*80 +
 			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
 	}
 	return n

@@ -9,27 +9,51 @@ import (
 // slot is a place in a tree: a node, which cuts, or a leaf, which is a run of places: numbers of entries.
 //
 //	leaf   0 | count:31 | first:32                    places first … first+count
-//	node   1 | 0:6 | word:4 | shift:5 | 0:4 | mask:12 | base:32   goes to slots[base + (header word >> shift & mask)]
+//	node   1 | key:3 | mask:12 | bits:8 | shift:8 | base:32   goes to slots[base + (header key >> shift & mask)]
+//
+// mask has as many bits as bits says: what is quicker depends on the processor.
 type slot uint64
 
 const nodeFlag slot = 1 << 63
 
 func leafSlot(first, count int) slot { return slot(count)<<32 | slot(first) }
 
-func nodeSlot(base int, k cut) slot {
-	return nodeFlag | slot(k.word)<<53 | slot(k.shift)<<48 | (1<<k.bits-1)<<32 | slot(base)
+func nodeSlot(base int, k cut, v6 bool) slot {
+	key, shift := keyOf(k.word, v6)
+	return nodeFlag | slot(key)<<60 | (1<<k.bits-1)<<48 | slot(k.bits)<<40 | slot(shift+k.shift)<<32 | slot(base)
 }
 
 func (s slot) leaf() bool               { return int64(s) >= 0 }
 func (s slot) run() (first, end uint32) { return uint32(s), uint32(s) + uint32(s>>32) }
-func (s slot) word() int                { return int(s >> 53 & 15) }
-func (s slot) shift() uint32            { return uint32(s >> 48 & 31) }
-func (s slot) child(h *header) uint32   { return s.child16(&h.w) }
-func (s slot) size() uint32             { return uint32(s>>32&(1<<maxCutBits-1)) + 1 }
+func (s slot) key() uint8               { return uint8(s >> 60 & (keys - 1)) }
+func (s slot) shift() uint8             { return uint8(s >> 32 & 63) }
+func (s slot) mask() uint32             { return uint32(s >> 48 & (1<<maxCutBits - 1)) }
+func (s slot) child(h *header) uint32   { return uint32(s) + uint32(h.key[s.key()]>>s.shift())&s.mask() }
 
-// child16 is child for a header's words alone.
-func (s slot) child16(w *[16]uint32) uint32 {
-	return uint32(s) + w[s>>53&15]>>s.shift()&uint32(s>>32&(1<<maxCutBits-1))
+// transport says that a node cuts by ports, or by the protocol if that is asked too.
+func (s slot) transport(proto bool) bool {
+	return s.key() == keyRest && (s.shift() < 32 || proto)
+}
+
+// cut returns what a node cuts by.
+func (s slot) cut(v6 bool) cut {
+	for w := uint8(words - 1); w > 0; w-- {
+		if key, shift := keyOf(w, v6); key == s.key() && s.shift() >= shift && s.shift()-shift < wordBits(w) {
+			return cut{w, s.shift() - shift, uint8(s >> 40)}
+		}
+	}
+	return cut{0, s.shift() - 32, uint8(s >> 40)}
+}
+
+// wordBits returns the width of a word.
+func wordBits(w uint8) uint8 {
+	switch w {
+	case wordSport, wordDport:
+		return 16
+	case wordProto:
+		return 8
+	}
+	return 32
 }
 
 // cut is a window of bits of one word.
@@ -276,7 +300,7 @@ func (b *builder) build(list []uint32, at known, depth int) slot {
 		s := b.build(mine, below, depth+1)
 		b.g.slots[base+c] = s
 	}
-	return nodeSlot(base, k)
+	return nodeSlot(base, k, b.g.v6)
 }
 
 // take returns n elements at the end of an arena. They stay valid when it grows.
@@ -424,12 +448,12 @@ type asked struct {
 // differ between boxes that ask for them, and the word's width.
 func (b *builder) ask(sample []uint32, w uint8) (use uint32, width int) {
 	var ones, zeros uint32
-	width = 32
+	width = int(wordBits(w))
 	list := b.asked[:0]
 	b.ports = false
 	switch w {
 	case wordSport, wordDport:
-		width, b.ports = 16, true
+		b.ports = true
 		for _, i := range sample {
 			r := b.boxes[i].port[w-wordSport]
 			if r.Lo != 0 || r.Hi != 65535 {
@@ -439,7 +463,6 @@ func (b *builder) ask(sample []uint32, w uint8) (use uint32, width int) {
 			list = append(list, asked{uint32(r.Lo), uint32(r.Hi), 1})
 		}
 	case wordProto:
-		width = 8
 		for _, i := range sample {
 			x := &b.boxes[i]
 			ones |= uint32(x.proto & x.protoMask)

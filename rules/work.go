@@ -33,6 +33,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 		inSlots
 		inPlaces
 		inEntries
+		inShapes
 		inRules
 	)
 	lines := make(map[uint64]bool)
@@ -41,7 +42,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 			lines[array|at/64] = true
 		}
 	}
-	size := uint64(32)
+	size := uint64(16)
 	if g.v6 {
 		size = 80
 	}
@@ -61,6 +62,9 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 			n := g.places[i]
 			read(inPlaces, uint64(i), 4)
 			read(inEntries, uint64(n), size)
+			if !g.v6 {
+				read(inShapes, uint64(g.narrow[n].shape()), 32)
+			}
 			r := g.rankOf(n)
 			if r >= best {
 				break
@@ -78,7 +82,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 		}
 	}
 	if best != none {
-		read(inRules, uint64(best), 20)
+		read(inRules, uint64(best), 16)
 	}
 	w.Lines = len(lines)
 	return w

@@ -1,0 +1,171 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+// What is behind the addresses in a key: all ones where an entry's shape has no mask.
+DATA behind<>+0(SB)/8, $0
+DATA behind<>+8(SB)/8, $-1
+GLOBL behind<>(SB), RODATA|NOPTR, $16
+
+// A run that is one place shorter, as it stands in a leaf: count - 1, first + 1.
+DATA shorter<>+0(SB)/8, $-0xffffffff
+GLOBL shorter<>(SB), RODATA|NOPTR, $8
+
+// func lookupVector(a *ahead, trees, slots []slot, places []uint32, entries []narrow, shapes []shape, lanes int)
+//
+// The same steps as ahead.lookup, which has the comments. An entry and its shape are compared with a lane so, in words of 16 bits:
+//
+//	lane    addr (4 words)    destination port, source port, protocol, port of the wire
+//	        & mask            & all ones
+//	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
+//	        nothing is left   is at most the shape's span
+//
+// DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next round, 0(SP) where it ends.
+TEXT ·lookupVector(SB), NOSPLIT, $8-136
+	MOVQ a+0(FP), DI
+	MOVQ trees_base+8(FP), R9
+	MOVQ trees_len+16(FP), R10
+	MOVQ slots_base+32(FP), R15
+	LEAQ ahead_list(DI), SI
+	LEAQ ahead_at(DI), R12
+	MOVQ lanes+128(FP), R11
+	XORL R8, R8
+	TESTQ R11, R11
+	JZ   done
+
+	// The roots.
+	XORL CX, CX // the tree's first lane in at
+	TESTQ R10, R10
+	JZ   done
+
+tree:
+	MOVQ (R9), DX
+	MOVQ DX, R13
+	SHRQ $63, R13
+	XORL BX, BX
+
+root:
+	MOVWLZX ahead_todo(DI)(BX*2), AX
+	INCQ BX
+	ADDL CX, AX
+	MOVQ DX, (R12)(AX*8)
+	MOVW AX, (SI)(R8*2)
+	ADDQ R13, R8
+	CMPQ BX, R11
+	JCS  root
+	ADDQ $8, R9
+	ADDL $const_BurstSize, CX
+	DECQ R10
+	JNZ  tree
+
+	// A step down for all.
+level:
+	TESTQ R8, R8
+	JZ   leaves
+	MOVQ R8, R11
+	XORL BX, BX
+	XORL R8, R8
+
+step:
+	MOVWLZX (SI)(BX*2), AX
+	INCQ BX
+	MOVQ (R12)(AX*8), DX
+	MOVW AX, (SI)(R8*2)
+	MOVL AX, CX
+	ANDL $(const_BurstSize-1), CX
+	SHLL $5, CX
+	ADDQ DI, CX
+	MOVQ DX, R13
+	SHRQ $60, R13                     // 8, for the node's flag, and the key
+	MOVQ (ahead_lanes-8*8)(CX)(R13*8), R14
+	MOVQ DX, R13
+	SHRQ $32, R13                     // bits and shift
+	BEXTRQ R13, R14, R14
+	MOVL DX, DX
+	ADDQ DX, R14
+	MOVQ (R15)(R14*8), DX
+	MOVQ DX, (R12)(AX*8)
+	SHRQ $63, DX
+	ADDQ DX, R8
+	CMPQ BX, R11
+	JCS  step
+	JMP  level
+
+	// The runs that are not empty.
+leaves:
+	MOVQ trees_len+16(FP), R10
+	MOVQ lanes+128(FP), R11
+	XORL CX, CX
+
+leavesOfTree:
+	XORL BX, BX
+
+leaf:
+	MOVWLZX ahead_todo(DI)(BX*2), AX
+	INCQ BX
+	ADDL CX, AX
+	MOVW AX, (SI)(R8*2)
+	MOVL 4(R12)(AX*8), DX
+	NEGL DX                           // carry: places in the run
+	ADCQ $0, R8
+	CMPQ BX, R11
+	JCS  leaf
+	ADDL $const_BurstSize, CX
+	DECQ R10
+	JNZ  leavesOfTree
+
+	MOVQ places_base+56(FP), R9
+	MOVQ entries_base+80(FP), R10
+	MOVQ shapes_base+104(FP), R11
+	VMOVDQU behind<>(SB), X0
+
+	// An entry of all runs.
+round:
+	TESTQ R8, R8
+	JZ   done
+	MOVQ R8, end-8(SP)
+	XORL BX, BX
+	XORL R8, R8
+
+entry:
+	MOVWLZX (SI)(BX*2), AX
+	INCQ BX
+	MOVQ (R12)(AX*8), DX
+	MOVW AX, (SI)(R8*2)
+	MOVL DX, CX
+	MOVL (R9)(CX*4), CX
+	SHLQ $4, CX
+	ADDQ shorter<>(SB), DX
+	MOVQ DX, (R12)(AX*8)
+	ANDL $(const_BurstSize-1), AX
+	SHLL $5, AX
+	MOVQ narrow_meta(R10)(CX*1), R13
+	MOVQ R13, R14
+	SHRQ $(const_shapeShift-5), R14
+	ANDL $-32, R14                    // the shape's bits are the upper 27 of these 32
+	VMOVDQU (R11)(R14*1), X1          // mask, low
+	VPOR X1, X0, X2
+	VPAND ahead_lanes(DI)(AX*1), X2, X2
+	VPBLENDW $0x1f, (R10)(CX*1), X1, X1
+	VPSUBW X1, X2, X2
+	VPAND shape_meta(R11)(R14*1), X0, X3 // meta, span
+	VPSUBUSW X3, X2, X2
+	MOVQ (ahead_lanes+lane_found)(DI)(AX*1), R15
+	MOVQ R15, CX
+	CMPQ R13, R15
+	CMOVQCS R13, CX
+	VPTEST X2, X2
+	CMOVQEQ CX, R15                   // agrees: the lower meta
+	MOVQ R15, (ahead_lanes+lane_found)(DI)(AX*1)
+	CMPQ R13, R15
+	SBBL CX, CX                       // ones: below what has been found
+	SHRQ $32, DX
+	NEGQ DX
+	SBBL DX, DX                       // ones: places in the run
+	ANDL CX, DX
+	SUBL DX, R8
+	CMPQ BX, end-8(SP)
+	JCS  entry
+	JMP  round
+
+done:
+	RET
