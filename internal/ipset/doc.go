@@ -17,15 +17,16 @@
 //
 //	Handle ─► Set ─► table: | state key… | state key… | state key… | …     open addressing, linear probing
 //	  ▲ swap           ext: | counters, skbinfo | …                        by slot, where the set has them
+//	                   tags: | 7 bits of the hash | …                      by slot, of networks and of large tables
 //	  rules         chunks: | prefix lengths below 10.1.0.0/16 | …         sets of networks
 //
 // A hash type is one array of slots of fixed width: a state word (expiry, flags, phase, version) and one to five words of
-// key, two cache lines' worth at most. It needs no pointer, so that the collector has nothing to look at, and an answer
-// about an address costs one cache miss. Networks of all lengths are in the same table; the lengths to try come from a word
-// per chunk of the address space, so that in a set with twenty lengths an address is asked for three or four (the kernel
-// tries all that occur anywhere). Against a trie with lock-free readers by copying paths, such as bart, spoke: an
-// insertion by a packet would allocate, an exception or an expired element must let the search go on with the next shorter
-// network, and keys with ports need a table anyhow. A bitmap type is a bit per element.
+// key, two cache lines' worth at most. It needs no pointer, so that the collector has nothing to look at. Networks of all
+// lengths are in the same table; the lengths to try come from a word per chunk of the address space, so that in a set with
+// twenty lengths an address is asked for three or four (the kernel tries all that occur anywhere), and the tags, small
+// enough for the processor's caches, leave one of these, or none. Against a trie with lock-free readers by copying paths,
+// such as bart, spoke: an insertion by a packet would allocate, an exception or an expired element must let the search go
+// on with the next shorter network, and keys with ports need a table anyhow. A bitmap type is a bit per element.
 //
 // # Concurrency
 //

@@ -159,11 +159,11 @@ func (s *Set) look(a *asking) hit {
 		// The kernel looks for physdev: only where a rule says so, which iptables cannot. The ports of a wire are what a
 		// bridge's are: here these elements are asked when no other one has answered.
 		whole := f
-		if r := s.lookNet(t, a, &f); r != miss {
+		if r := s.lookFaces(t, a, &f); r != miss {
 			return r
 		}
 		whole.physdev = true
-		return s.lookNet(t, a, &whole)
+		return s.lookFaces(t, a, &whole)
 	case HashNetNet, HashNetPortNet:
 		return s.lookNets(t, a, &f)
 	}
@@ -186,41 +186,74 @@ func (s *Set) lookKey(t *table, a *asking, f *fields) hit {
 
 // lookNet tries the prefix lengths that occur, the longest first (mtype_test_cidrs).
 func (s *Set) lookNet(t *table, a *asking, f *fields) hit {
-	d, at, length := 0, &f.a, &f.cidr
 	var m [2]uint64
 	if s.kind == HashIPPortNet {
-		d, at = 1, &f.b
-		length = &f.cidr2
+		f.cidr2 = 0
 		m[0], m[1] = s.nets.masks[1][0].Load(), s.nets.masks[1][1].Load()
 	} else {
+		f.cidr = 0
 		m[0], m[1] = s.lengths(t, f.a)
 	}
-	whole := *at
+	var whole, k key
+	s.encode(f, &whole)
+	k = whole
+	for w := 1; w >= 0; w-- {
+		for m[w] != 0 {
+			n := 63 - bits.LeadingZeros64(m[w])
+			m[w] &^= 1 << n
+			s.shorten(&k, &whole, n+w*64+1)
+			i, st, ok := t.find(&k, t.hash(&k, s.secret))
+			if !ok || !s.accept(t.extra(i), st, a) {
+				continue
+			}
+			if st&stateNoMatch != 0 {
+				return except
+			}
+			return found
+		}
+	}
+	return miss
+}
+
+// shorten writes the key for the first n bits of the address that networks are asked for. whole is the key with all of
+// it and the length 0.
+func (s *Set) shorten(k, whole *key, n int) {
+	switch {
+	case s.kind != HashIPPortNet && !s.v6:
+		k[0] = whole[0]&(^uint64(0)<<(32-n)) | uint64(n)<<32
+	case s.kind != HashIPPortNet:
+		m := prefix(n, true)
+		k[0], k[1], k[2] = whole[0]&m.hi, whole[1]&m.lo, whole[2]|uint64(n)
+	case !s.v6:
+		k[0], k[1] = whole[0]&(^uint64(0)<<(64-n)|(1<<32-1)), whole[1]|uint64(n)<<32
+	default:
+		m := prefix(n, true)
+		k[2], k[3], k[4] = whole[2]&m.hi, whole[3]&m.lo, whole[4]|uint64(n)<<32
+	}
+}
+
+// lookFaces is lookNet for hash:net,iface.
+func (s *Set) lookFaces(t *table, a *asking, f *fields) hit {
+	whole := f.a
+	var m [2]uint64
+	m[0], m[1] = s.lengths(t, whole)
 	for w := 1; w >= 0; w-- {
 		for m[w] != 0 {
 			n := 63 - bits.LeadingZeros64(m[w])
 			m[w] &^= 1 << n
 			n += w*64 + 1
-			*at, *length = whole.and(prefix(n, s.v6)), uint8(n)
-			if r, over := s.lookOne(t, a, f); r != miss || over {
+			f.a, f.cidr = whole.and(prefix(n, s.v6)), uint8(n)
+			if r, over := s.lookIface(t, a, f); r != miss || over {
 				return r
 			}
 		}
 	}
-	if kindTable[s.kind].zero && s.nets.zero[d].Load() {
-		*at, *length = address{}, 0
-		r, _ := s.lookOne(t, a, f)
+	if s.nets.zero[0].Load() {
+		f.a, f.cidr = address{}, 0
+		r, _ := s.lookIface(t, a, f)
 		return r
 	}
 	return miss
-}
-
-// lookOne looks at one prefix length; over says that no shorter one is to be tried.
-func (s *Set) lookOne(t *table, a *asking, f *fields) (r hit, over bool) {
-	if s.kind == HashNetIface {
-		return s.lookIface(t, a, f)
-	}
-	return s.lookKey(t, a, f), false
 }
 
 // lookNets tries the pairs of prefix lengths that occur, by the first, then by the second.

@@ -48,6 +48,7 @@ type key [keyWords]uint64
 type table struct {
 	mask  uint64   // slots - 1
 	words []uint64 // slot i begins at i*(1+n)
+	tags  tags     // nil: none
 	ext   []uint64 // what slot i has beside its key begins at i*extWords
 	n     int      // words of a key
 	nExt  int
@@ -75,6 +76,9 @@ func newTable(slots uint64, l *layout, nExt int) *table {
 	if nExt > 0 {
 		t.ext = make([]uint64, slots*uint64(nExt))
 	}
+	if slots >= l.tagged {
+		t.tags = make(tags, slots/8)
+	}
 	if l.chunked {
 		n := min(max(slots/4, 16), 1<<16)
 		t.chunkMask = n - 1
@@ -89,8 +93,15 @@ func newTable(slots uint64, l *layout, nExt int) *table {
 // tableBytes is what a table of so many slots takes.
 func tableBytes(slots uint64, l *layout, nExt int) int64 {
 	b := slots * uint64(1+l.words+nExt)
+	if slots >= l.tagged {
+		b += slots / 8
+	}
 	if l.chunked {
-		b += 2 * min(max(slots/4, 16), 1<<16)
+		n := min(max(slots/4, 16), 1<<16)
+		if l.v6 {
+			n *= 2
+		}
+		b += n
 	}
 	return int64(8 * b)
 }
@@ -132,6 +143,9 @@ func (t *table) steady(i, s uint64) bool {
 
 // find returns the slot of a key with its state; false when there is none. Nobody needs to be locked out.
 func (t *table) find(k *key, h uint64) (i, s uint64, ok bool) {
+	if t.tags != nil {
+		return t.findTagged(k, h)
+	}
 	for i = h & t.mask; ; i = (i + 1) & t.mask {
 		s = atomic.LoadUint64(t.state(i))
 		switch s & phaseMask {
@@ -184,13 +198,16 @@ func (t *table) take(k *key, h uint64) (uint64, bool) {
 				t.used.Add(-1)
 				return 0, false
 			}
-			if !atomic.CompareAndSwapUint64(p, s, (s&versionMask+versionOne)|phaseBusy) {
+			if t.tags != nil && !t.tags.claim(i, tagOf(h)) || !atomic.CompareAndSwapUint64(p, s, (s&versionMask+versionOne)|phaseBusy) {
 				t.used.Add(-1)
 				continue // somebody else took it; look behind it
 			}
 		case phaseDead:
 			if !atomic.CompareAndSwapUint64(p, s, (s&versionMask+versionOne)|phaseBusy) {
 				continue
+			}
+			if t.tags != nil {
+				t.tags.set(i, tagOf(h))
 			}
 		default:
 			continue
