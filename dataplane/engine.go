@@ -137,7 +137,7 @@ type Engine struct {
 	running bool
 	done    chan struct{} // closed when Run has joined the workers
 	ruleset *rules.Ruleset
-	epoch   uint32
+	epochs  epochs
 }
 
 // New makes an engine that is ready to run. It allocates the connection table; Close frees it.
@@ -202,7 +202,7 @@ func New(c Config) (*Engine, error) {
 		log:      c.Log,
 		done:     make(chan struct{}),
 		ruleset:  c.Ruleset,
-		epoch:    1,
+		epochs:   firstEpochs(),
 	}
 	most, err := c.Settings.Get("nf_conntrack_expect_max")
 	if err == nil {
@@ -258,7 +258,7 @@ func newWorker(id int, wire ring.Wire, capacity *conntrack.Capacity, expect *con
 		table:     table,
 		defrag:    conntrack.NewDefrag(limits),
 		regroup:   conntrack.NewDefrag(limits),
-		epoch:     1,
+		epochs:    firstEpochs(),
 		policy:    c.Policy,
 		zones:     c.Zones,
 		deepest:   packet.Behind(c.Tags.depth()),

@@ -121,7 +121,7 @@ func (e *Engine) track(ctx context.Context, list []packet.Packet, give *rules.CT
 	})
 	verdicts := func() (d [2]rules.RuleID, ok [2]bool) {
 		for k, v := range found.Verdicts {
-			if v>>rules.TraceBits == owner.epoch && v&traceMask != 0 && owner.matcher.Ruleset() == x.Ruleset {
+			if owner.epochs.counts(v) && v&traceMask != 0 && owner.matcher.Ruleset() == x.Ruleset {
 				d[k], ok[k] = owner.matcher.TraceResult(v&traceMask).Rule, true
 			}
 		}

@@ -77,8 +77,8 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 		return err
 	}
 	e.mu.Lock()
-	e.epoch = e.epoch%maxEpoch + 1
-	epoch := e.epoch
+	e.epochs = e.epochs.withRules()
+	next := e.epochs
 	e.ruleset = rs
 	e.mu.Unlock()
 	counted := make([]rules.Counter, from.Counters())
@@ -92,10 +92,7 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 			}
 			old = w.matcher
 			w.use(m)
-			w.epoch = epoch
-			if epoch == 1 { // the numbers begin again: verdicts cached under the first rule set must not be taken for new ones
-				w.table.ClearVerdicts()
-			}
+			w.enter(next)
 		}
 		err := e.ask(ctx, w, change)
 		if errors.Is(err, ErrStopped) { // no worker runs any more: it is done here

@@ -27,23 +27,19 @@ func (e *Engine) release(rs *rules.Ruleset) {
 	}
 }
 
-// Invalidate forgets all cached verdicts: sets that rules name have changed by order. When it returns, every packet taken
-// from then on is judged by the sets as they are. What it costs is that the next packet of each connection and direction
-// walks the rules; had the rules' verdicts never been kept, each packet would.
-func (e *Engine) Invalidate(ctx context.Context) error {
+// SetsChanged forgets the cached verdicts for which a set was asked: sets that rules name have changed by order. When it
+// returns, every packet taken from then on is judged by the sets as they are. What it costs is that the next packet of each
+// such connection and direction walks the rules; others, such as those that a rule for ESTABLISHED accepts before any set is
+// asked, keep theirs.
+func (e *Engine) SetsChanged(ctx context.Context) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
 	e.mu.Lock()
-	e.epoch = e.epoch%maxEpoch + 1
-	epoch := e.epoch
+	e.epochs = e.epochs.withSets()
+	next := e.epochs
 	e.mu.Unlock()
 	for _, w := range e.workers {
-		if err := e.ask(ctx, w, func() {
-			w.epoch = epoch
-			if epoch == 1 { // the numbers begin again
-				w.table.ClearVerdicts()
-			}
-		}); err != nil {
+		if err := e.ask(ctx, w, func() { w.enter(next) }); err != nil {
 			return err
 		}
 	}

@@ -22,7 +22,7 @@ type Worker struct {
 	context rules.Context // of the packet being matched; reused
 	tickets tickets       // room for the context's
 	mark    uint32        // of the packet being decided, from the raw table; else 0
-	epoch   uint32        // number of the rule set, above the trace in a cached verdict; 1 to maxEpoch
+	epochs  epochs        // of the cached verdicts that count
 
 	policy    [packet.Classes]Policy // for frames that are not IP
 	zones     Zones                  // what goes into packets' keys
@@ -250,7 +250,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 	}
 
 	cached := w.table.Verdict(&conn)
-	if cached>>rules.TraceBits == w.epoch && p.Flags&notAlike == 0 && rules.TraceValid(cached&traceMask, p.In, rules.State(conn.State)) {
+	if w.epochs.counts(cached) && p.Flags&notAlike == 0 && rules.TraceValid(cached&traceMask, p.In, rules.State(conn.State)) {
 		w.c.Cached++
 		m := w.matcher.TraceResult(cached & traceMask)
 		r.Rule = m.Rule
@@ -274,7 +274,7 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 		}
 		w.matcher.Count(m.Trace, length)
 		if m.Cacheable && p.Flags&packet.Marked == 0 {
-			w.table.SetVerdict(&conn, w.epoch<<rules.TraceBits|m.Trace)
+			w.table.SetVerdict(&conn, w.epochs.verdict(&m))
 		}
 	}
 	if why == DropRule {

@@ -139,7 +139,8 @@ func alike(p *packet.Packet, c *Context) bool {
 // The packet passes the base chains behind tracking one after the other: accepted in one it goes on to the next.
 // Result.Rule is what dropped it, or for an accepted packet what accepted it in filter's FORWARD; the trace has all.
 //
-// A Cacheable result holds as long as the connection's mark stays what it was, for packets that came with the same Mark.
+// A Cacheable result holds as long as the connection's mark stays what it was, for packets that came with the same Mark, and,
+// where sets were asked, until somebody changes a set.
 func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	m.nLogged = 0
 	if m.rs.long {
@@ -163,7 +164,7 @@ func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	if w.full {
 		return Result{Verdict: v, Rule: id}
 	}
-	return Result{Verdict: v, Cacheable: w.cacheable, Rule: id, Trace: w.path<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
+	return Result{Verdict: v, Cacheable: w.cacheable, AskedSets: w.asked, Rule: id, Trace: w.path<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
 }
 
 // Count adds one packet of so many bytes (of the IP datagram) to every rule of the trace. Trace 0 does nothing.
@@ -242,6 +243,7 @@ type walk struct {
 	assign    uint32 // of the first rule on the path that gives something, as Early.Assign; of a full path only
 	full      bool   // there was no room to keep the path: every rule is counted as it matches
 	cacheable bool
+	asked     bool // a set was asked
 }
 
 // run follows iptables' order (net/ipv4/netfilter/ip_tables.c, ipt_do_table).
@@ -443,7 +445,12 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 	list := w.g.preds[first : first+uint32(n)]
 	for k := range list {
 		q := &list[k]
-		if q.op.volatile(p.Proto) || q.op == opSet && w.g.sets[q.a].volatile() {
+		if q.op == opSet {
+			w.asked = true
+			if w.g.sets[q.a].volatile() {
+				w.cacheable = false
+			}
+		} else if q.op.volatile(p.Proto) {
 			w.cacheable = false
 		}
 		if q.n == 1 && q.op >= opDir && (c.State == Invalid || c.State == Untracked) {

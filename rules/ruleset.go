@@ -155,6 +155,8 @@ type Result struct {
 	Verdict Verdict
 	// Cacheable: every later packet of the same connection, direction, state and port would take the same trace.
 	Cacheable bool
+	// AskedSets: a set was asked on the way, so that a change of a set by order may make the outcome another.
+	AskedSets bool
 	Rule      RuleID // what decided
 	Trace     uint32 // for Count; below 1<<TraceBits. 0: there was no room to keep it, and Match has counted the packet itself
 }

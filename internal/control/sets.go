@@ -61,12 +61,12 @@ func (f *Firewall) SetRestore(ctx context.Context, text []byte, exist bool) erro
 	return f.tellSets(ctx, before)
 }
 
-// tellSets forgets cached verdicts when sets in use have changed.
+// tellSets forgets the cached verdicts for which sets were asked when sets in use have changed.
 func (f *Firewall) tellSets(ctx context.Context, before uint64) error {
 	if f.sets.Generation() == before {
 		return nil
 	}
-	return f.engine.Invalidate(ctx)
+	return f.engine.SetsChanged(ctx)
 }
 
 // Sets lists one set, or all of them for the empty name.
