@@ -18,7 +18,18 @@ type ahead struct {
 	at      [treeSlots * BurstSize]slot   // by tree, then lane: where the packet is; then the places of the run not looked at, as in a leaf
 	list    [treeSlots * BurstSize]uint16 // what is not done with a step
 	todo    [BurstSize]uint16             // the lanes of the burst that are in use
+	same    [4]uint64                     // bits by protocol: without odd headers alike says yes
 	vectors bool                          // lookupVector runs on this processor
+}
+
+func newAhead() *ahead {
+	a := &ahead{vectors: hasVectors()}
+	for proto := range 256 {
+		if alike(&packet.Packet{Proto: uint8(proto)}, &Context{State: New}) {
+			a.same[proto>>6] |= 1 << (proto & 63)
+		}
+	}
+	return a
 }
 
 // lane is what is known of one packet. As long as a packet at hand is as key and kind say and begins a connection, found
@@ -151,7 +162,8 @@ func (a *ahead) lookup(trees, slots []slot, places []uint32, entries []narrow, s
 	}
 }
 
-// settle writes what Match is to return, where the first rule decides.
+// settle writes what Match is to return, where the first rule decides. Protocols and verbs are looked up in words of bits: they
+// change from packet to packet.
 func (a *ahead) settle(m *Matcher, g *program, todo []uint16) {
 	policy := uint64(m.rs.policyID(filterPlace)) | uint64(g.policy)*settledAccept
 	for _, i := range todo {
@@ -159,23 +171,27 @@ func (a *ahead) settle(m *Matcher, g *program, todo []uint16) {
 		r := policy
 		if f := l.found; f != noEntry {
 			s := g.shapes[f>>shapeShift&shapeMask].meta
-			verb := Verb(s >> (16 + verbShift) & 15)
-			if s&moreMeta != 0 || verb != VerbAccept && verb != VerbDrop && verb != VerbReject {
+			verb := s >> (16 + verbShift) & 15
+			if s&moreMeta != 0 || decides>>verb&1 == 0 {
 				l.found = 0
 				continue
 			}
-			r = uint64(g.rules[f>>rankShift].id)
-			if verb == VerbAccept {
-				r |= settledAccept
-			}
+			r = uint64(g.rules[f>>rankShift].id) | accepts>>verb&1*settledAccept
 		}
-		proto := uint8(l.key[keyRest] >> 32)
-		if alike := proto == protoTCP || proto == protoUDP || keyed(proto) || wholeLength(proto) == 0; alike && l.kind&uint64(oddHeaders) == 0 {
-			r |= settledCacheable
+		rest := l.key[keyRest]
+		same := a.same[rest>>38&3] >> (rest >> 32 & 63) & 1
+		if l.kind&uint64(oddHeaders) != 0 {
+			same = 0
 		}
-		l.found = r | (uint64(uint32(r))+1)<<(tracePortBits+traceStateBits+settledTrace) | l.key[keyRest]>>48<<(traceStateBits+settledTrace) | uint64(New)<<settledTrace
+		l.found = r | same*settledCacheable | (r+1)<<(tracePortBits+traceStateBits+settledTrace) | rest>>48<<(traceStateBits+settledTrace) | uint64(New)<<settledTrace
 	}
 }
+
+// Verbs as bits: those that decide, and those that accept.
+const (
+	accepts = 1 << VerbAccept
+	decides = 1<<VerbAccept | 1<<VerbDrop | 1<<VerbReject
+)
 
 // MatchPrepared is Match for packet i of the burst that Prepare was called with. The packet need not be the same: it is looked at.
 func (m *Matcher) MatchPrepared(i int, p *packet.Packet, c *Context) Result {

@@ -63,7 +63,7 @@ func (rs *Ruleset) NewMatcher() *Matcher {
 		stack:    make([]frame, depth+1),
 		counters: make([]Counter, rs.Counters()),
 		direct:   uint32(rs.Counters()),
-		ahead:    &ahead{vectors: hasVectors()},
+		ahead:    newAhead(),
 	}
 	// Room for paths: twice the rules, for each may be reached by several ways, but some at least, and within the
 	// bits that a trace has.
