@@ -69,6 +69,19 @@ func (t *Table) MasterHelper(c *Conn) Helper {
 	return t.aids.items[c.Ref].masterHelper
 }
 
+// MasterSource returns the address that began the connection which expected this one, which is what -m cluster asks for
+// (xt_cluster.c); false if none did.
+func (t *Table) MasterSource(c *Conn) (packet.Addr, bool) {
+	if uint32(t.hot.items[c.Ref].status)&StatusExpected == 0 || t.aids.items == nil {
+		return packet.Addr{}, false
+	}
+	a := &t.aids.items[c.Ref]
+	if a.masterFlipped != 0 {
+		return a.master.B, true
+	}
+	return a.master.A, true
+}
+
 // expectable reports whether connections of a protocol can be expected: those of which tuples with ports are made.
 func expectable(proto uint8) bool {
 	return proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoGRE

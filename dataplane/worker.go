@@ -336,7 +336,7 @@ func (w *Worker) connection(p *packet.Packet, conn *conntrack.Conn, now conntrac
 	if needs&rules.NeedTickets != 0 {
 		w.showTickets(p, conn)
 	}
-	if needs&(rules.NeedWall|rules.NeedCounts|rules.NeedHelper|rules.NeedLabels) != 0 {
+	if needs&(rules.NeedWall|rules.NeedCounts|rules.NeedHelper|rules.NeedLabels|rules.NeedMaster) != 0 {
 		w.more(conn, needs, now)
 	}
 }
@@ -366,6 +366,9 @@ func (w *Worker) more(conn *conntrack.Conn, needs rules.Needs, now conntrack.Tic
 	}
 	if needs&rules.NeedHelper != 0 {
 		c.Helper = w.table.MasterHelper(conn).String()
+	}
+	if needs&rules.NeedMaster != 0 {
+		c.Master, _ = w.table.MasterSource(conn)
 	}
 	if needs&rules.NeedLabels != 0 {
 		c.Labels = w.table.Labels(conn)

@@ -80,12 +80,7 @@ func (rp *ruleParser) setProtocol(not bool, a token) {
 		return
 	}
 	rp.protoSet = true
-	num, ok := uint8(0), false
-	if v, err := parseNumber(a.text, 255); err == nil {
-		num, ok = uint8(v), true
-	} else {
-		num, ok = lookupProtocol(strings.ToLower(a.text))
-	}
+	num, ok := parseProtocol(a.text)
 	if !ok {
 		rp.fail(a.col, a.text, "a protocol's name or number up to 255", rp.didYouMean(strings.ToLower(a.text), protocolNames()))
 		return

@@ -29,18 +29,21 @@
 //
 // Every match and target that there is:
 //
-//	matches carried out   addrtype ah comment connbytes connlabel connlimit connmark conntrack dccp dscp dst ecn esp frag hashlimit
-//	                      hbh helper hl icmp icmp6 iprange ipv6header length limit mac mark mh multiport physdev pkttype quota
-//	                      recent rt sctp set state statistic string tcp tcpmss time tos ttl u32 udp vlan
-//	matches refused       bpf cgroup cluster cpu devgroup eui64 ipcomp ipvs l2tp nfacct osf owner policy rateest realm rpfilter
-//	                      socket, each with its reason (otherMatches)
-//	targets carried out   ACCEPT CONNMARK CT DROP DSCP ECN HL LOG MARK NFLOG NOTRACK REJECT RETURN SET TCPMSS TCPOPTSTRIP TOS TTL
-//	targets that count    AUDIT CHECKSUM CONNSECMARK SECMARK, with a warning
-//	targets refused       CLASSIFY DNAT MASQUERADE NETMAP NFQUEUE QUEUE REDIRECT SNAT TEE TPROXY TRACE ULOG, each with its
-//	                      reason (otherTargets)
+//	matches carried out   addrtype ah bpf cluster comment connbytes connlabel connlimit connmark conntrack dccp dscp dst ecn esp
+//	                      eui64 frag hashlimit hbh helper hl icmp icmp6 ipcomp iprange ipv6header length limit mac mark mh
+//	                      multiport physdev pkttype policy quota recent rt sctp set srh state statistic string tcp tcpmss time
+//	                      tos ttl u32 udp vlan
+//	matches answered      cgroup ipvs nfacct owner realm socket, the same for every packet, as the kernel would on a bridge, with a
+//	                      warning (AbsentMatch, AccountMatch); nfacct in rules without a target
+//	matches refused       cpu devgroup l2tp osf rateest rpfilter, each with its reason (otherMatches)
+//	targets carried out   ACCEPT CONNMARK CT DROP DSCP ECN HL HMARK LOG MARK NFLOG NOTRACK REJECT RETURN SET TCPMSS TCPOPTSTRIP TOS
+//	                      TTL
+//	targets that count    AUDIT CHECKSUM CONNSECMARK IDLETIMER LED RATEEST SECMARK TEE TRACE ULOG, with a warning
+//	targets refused       CLASSIFY CLUSTERIP DNAT DNPT MASQUERADE NETMAP NFQUEUE QUEUE REDIRECT SNAT SNPT SYNPROXY TPROXY, each
+//	                      with its reason (otherTargets)
 //
-// Options of these that iptables knows and that are refused as not known here: --rt-0-addrs, --rt-0-not-strict, --dccp-types
-// and --dccp-option.
+// Options of these that iptables knows and that are refused: --object-pinned of bpf, --zone-orig and --zone-reply of CT, and
+// names of connection labels, realms and device groups, which files of the machine define.
 //
 // A packet's mark begins at 0. Another mark of a connection, from a rule or an operator, forgets the connection's cached
 // verdicts. A rule that changes the packet makes its verdict one that is not cached. Of a datagram that came as fragments,

@@ -24,12 +24,18 @@ const (
 	effectMSS                       // TCP's MSS at most value
 	effectClamp                     // TCP's MSS at most what the MTU has room for
 	effectStrip                     // TCP without the options strips[value]
+	effectHash                      // the packet's mark as hashMarks[value] says
 	effectSets                      // additions to sets, deletions and looks into them: setChanges[value]
 )
 
-// forbids says why no verdict is cached behind an effect; empty when one may be.
-func (k effectKind) forbids() string {
+// forbids says why no verdict of a packet of the protocol is cached behind an effect; empty when one may be.
+func (k effectKind) forbids(proto uint8) string {
 	switch k {
+	case effectHash:
+		if !keyed(proto) { // the next packet may have other ports
+			return "the mark is made of the packet"
+		}
+		return ""
 	case effectNone, effectMark, effectSet, effectSave, effectRestore:
 		return ""
 	case effectSets:
@@ -73,6 +79,11 @@ func (w *walk) apply(e *effect, p *packet.Packet, c *Context) bool {
 			c.ConnMark = c.ConnMark&^e.mask ^ e.shifted(c.Mark&e.from)
 		default:
 			c.Mark = c.Mark&^e.from ^ e.shifted(c.ConnMark&e.mask)
+		}
+	case effectHash:
+		w.cacheable = w.cacheable && keyed(p.Proto)
+		if v, ok := w.g.hashMarks[e.value].mark(p, c); ok {
+			c.Mark = v
 		}
 	case effectNone:
 	default:

@@ -24,13 +24,14 @@ var opNames = [...]string{
 	opCtProto: "protocol of the connection", opCtAddr: "address of the connection", opCtPort: "port of the connection",
 	opCtStatus: "status of the connection", opCtExpire: "time the connection has left", opRange: "address range", opType: "type of address",
 	opLength: "length", opTTL: "TTL or hop limit", opTOS: "TOS or traffic class", opCWR: "ECN flags", opMark: "mark", opConnMark: "mark of the connection",
-	opMAC: "MAC address", opLink: "packet type", opRtType: "routing header's type", opRtSegs: "segments left", opRtLen: "routing header's length",
-	opRtReserved: "routing header's reserved bytes", opLimit: "limit", opNth: "turn", opRandom: "chance",
+	opMAC: "MAC address", opLink: "packet type", opRouting: "routing header", opLimit: "limit", opNth: "turn", opRandom: "chance",
 	opMSS: "segment size", opVLAN: "VLAN", opPCP: "VLAN priority", opText: "text", opSet: "set",
 	opHashlimit: "rate of the address", opRecent: "list of recent addresses", opConnlimit: "connections of the address",
 	opSPI: "SPI", opAuth: "authentication header", opFrag: "fragment header", opHeaders: "extension headers", opOptions: "options of the header",
 	opMobility: "type of mobility header", opU32: "words", opTime: "time", opQuota: "quota", opBytes: "traffic of the connection",
 	opHelper: "helper", opLabel: "label of the connection", opChunks: "SCTP chunks",
+	opDCCPType: "type of DCCP packet", opDCCPOption: "DCCP option", opSegments: "segment routing header", opEUI64: "EUI-64 address", opCPI: "CPI",
+	opCluster: "node of the cluster", opBPF: "BPF program",
 }
 
 // Explain walks the rules one by one, as iptables does, and tells what was tried in order, through all base chains that
@@ -134,7 +135,7 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 			mark, conn, w := c.Mark, c.ConnMark, walk{g: g, full: true, cacheable: true}
 			kept := w.apply(&g.effects[r.arg], p, c)
 			s := &(*steps)[len(*steps)-1]
-			why := g.effects[r.arg].kind.forbids()
+			why := g.effects[r.arg].kind.forbids(p.Proto)
 			switch {
 			case c.Mark != mark:
 				s.Did = fmt.Sprintf("mark %#x becomes %#x", mark, c.Mark)

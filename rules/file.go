@@ -68,7 +68,8 @@ type Rule struct {
 	Matches  []Match // in the order they stand, which is the order they are tested in
 	Target   Target
 
-	bad []*Error // what is wrong with it, while it is unknown whether its chain matters
+	bad   []*Error  // what is wrong with it, while it is unknown whether its chain matters
+	notes []Warning // what is to be said of it, likewise
 }
 
 // AddrMatch is -s or -d. The zero value matches every address.

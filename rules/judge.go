@@ -132,6 +132,8 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 				if known {
 					w.apply(e, p, c)
 				}
+			case effectHash:
+				j.vague = true
 			case effectSets: // --map-mark
 				j.vague = j.vague || g.setChanges[e.value].mapped != nil
 			}

@@ -168,6 +168,8 @@ func (l *linear) effect(t Effect, base string, p *packet.Packet, c *Context) boo
 			c.Mark = (c.Mark & ^t.NfMask) ^ shift(c.ConnMark&t.CtMask)
 		}
 	case *IgnoredTarget:
+	case *HashMarkTarget:
+		l.hashMark(t, p, c)
 	case *TTLTarget:
 		h := p.Frame[p.L3:]
 		at, v := 8, int(p.TTL)
@@ -401,6 +403,9 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 			if !within(binary.BigEndian.Uint16(th), m.Src) || !within(binary.BigEndian.Uint16(th[2:]), m.Dst) {
 				return false
 			}
+			if !l.dccp(&m.DCCP, th, hotdrop) {
+				return false
+			}
 			if x := m.Chunks; x != nil {
 				found, other := map[uint8]bool{}, false
 				for at := 12; at == 12 || at < len(th); {
@@ -534,27 +539,6 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 			out := base != "PREROUTING"
 			if m.IsIn && m.IsInNot || m.IsOut && out == m.IsOutNot || m.IsBridged && out == m.BridgeNot ||
 				!iface(m.In, p.In) || out && !iface(m.Out, p.In.Other()) {
-				return false
-			}
-		case *RoutingMatch:
-			h := p.Frame[p.L3+40 : p.L4]
-			next := p.Frame[p.L3+6]
-			for len(h) >= 8 && next != 43 && (next == 0 || next == 60 || next == 44 || next == 51) {
-				n := 8 * (int(h[1]) + 1)
-				switch next {
-				case 44:
-					n = 8
-				case 51:
-					n = 4 * (int(h[1]) + 2)
-				}
-				next, h = h[0], h[min(n, len(h)):]
-			}
-			if len(h) < 8 || next != 43 {
-				return false
-			}
-			left := uint32(h[3])
-			if (left >= m.SegsLo && left <= m.SegsHi) == m.SegsNot || m.HasType && (h[2] == m.Type) == m.TypeNot ||
-				m.HasLen && (8*(uint32(h[1])+1) == m.Len) == m.LenNot || m.Reserved && binary.BigEndian.Uint32(h[4:]) != 0 {
 				return false
 			}
 		case *StringMatch:
@@ -809,7 +793,11 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 				return false
 			}
 		default:
-			if !l.memory.match(m, base, p, c, hotdrop) {
+			hit, known := l.rare(m, th, p, c, hotdrop)
+			if !known {
+				hit = l.memory.match(m, base, p, c, hotdrop)
+			}
+			if !hit {
 				return false
 			}
 		}

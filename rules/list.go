@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -28,11 +27,7 @@ func (r *Rule) AppendList(b []byte, f Family) []byte {
 		b = append(b, "[goto] "...)
 	}
 	for _, m := range r.Matches {
-		if l, ok := m.(versionLister); ok {
-			b = l.appendListOf(b, f)
-		} else {
-			b = appendList(b, m)
-		}
+		b = appendList(b, m, f)
 	}
 	t := &r.Target
 	switch {
@@ -47,7 +42,7 @@ func (r *Rule) AppendList(b []byte, f Family) []byte {
 	case t.Verb == VerbLog:
 		b = t.Log.AppendList(b)
 	case t.Effect != nil:
-		b = appendList(b, t.Effect)
+		b = appendList(b, t.Effect, f)
 	}
 	return b
 }
@@ -130,8 +125,11 @@ func (r *Rule) rejectName() string {
 }
 
 // appendList appends a module, as it says itself, or as iptables-save prints it without dashes.
-func appendList(b []byte, m Extension) []byte {
-	if l, ok := m.(lister); ok {
+func appendList(b []byte, m Extension, f Family) []byte {
+	switch l := m.(type) {
+	case versionLister:
+		return l.appendListOf(b, f)
+	case lister:
 		return l.AppendList(b)
 	}
 	return appendPlain(append(append(b, ' '), m.Name()...), m)
@@ -194,7 +192,7 @@ func (m *PortsMatch) AppendList(b []byte) []byte {
 	if m.Chunks != nil {
 		b = m.Chunks.appendTypes(append(appendNot(b, m.Chunks.Not), ' '), "0x%04[1]X")
 	}
-	return b
+	return m.DCCP.appendList(b)
 }
 
 func (m *ICMPMatch) AppendList(b []byte) []byte {
@@ -383,6 +381,12 @@ func (m *RoutingMatch) AppendList(b []byte) []byte {
 	}
 	if m.Reserved {
 		b = append(b, " reserved"...)
+	}
+	if m.Addrs != nil {
+		b = m.appendHops(append(b, " 0-addrs"...))
+	}
+	if m.Loose {
+		b = append(b, " 0-not-strict"...)
 	}
 	return b
 }
@@ -589,10 +593,6 @@ func (t *StripTarget) AppendList(b []byte) []byte { // libxt_TCPOPTSTRIP.c print
 	return append(append(b, "   TCPOPTSTRIP options"...), t.AppendSave(nil)[len(" --strip-options"):]...)
 }
 
-func (t *IgnoredTarget) AppendList(b []byte) []byte {
-	return append(append(append(b, ' '), t.target...), strings.NewReplacer(" --type", "", " --checksum-", " ", " --", " ").Replace(t.text)...)
-}
-
 // AppendList implements lister.
 func (t *LogTarget) AppendList(b []byte) []byte {
 	if t.target == "NFLOG" {
@@ -647,7 +647,7 @@ func (rs *Ruleset) Volatile(id RuleID) (why []string) {
 			}
 		}
 		if r.verb == VerbEffect {
-			add(g.effects[r.arg].kind.forbids())
+			add(g.effects[r.arg].kind.forbids(protoTCP))
 		}
 	}
 	if info.Rule.Target.Verb == VerbLog && rs.opt.Logs {

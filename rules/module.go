@@ -1,7 +1,7 @@
 package rules
 
 // modules are the match modules that -m knows.
-var modules = []module{
+var modules = append(absentModules, []module{
 	{name: "tcp", family: Both, protos: []uint8{protoTCP}, make: func() Extension { return &TCPMatch{Src: anyPort, Dst: anyPort} }, options: []option{
 		{"source-port", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) { rp.ports(&m.(*TCPMatch).Src, not, a[0]) }},
 		{"sport", 1, 1, true, func(rp *ruleParser, m Extension, not bool, a []token) { rp.ports(&m.(*TCPMatch).Src, not, a[0]) }},
@@ -104,8 +104,9 @@ var modules = []module{
 	iprangeModule, markModule("mark"), markModule("connmark"), lengthModule, ttlModule("ttl", IPv4), ttlModule("hl", IPv6),
 	tosModule, dscpModule, ecnModule, addrtypeModule, macModule, pkttypeModule, physdevModule, limitModule, statisticModule, rtModule,
 	tcpmssModule, vlanModule, stringModule, setModule, hashlimitModule, recentModule, connlimitModule,
+	srhModule, eui64Module, ipcompModule, clusterModule, bpfModule, policyModule, nfacctModule,
 	espModule, ahModule, fragModule, headersModule, optionsModule("hbh"), optionsModule("dst"), mobilityModule, u32Module, timeModule, bytesModule, quotaModule, helperModule, labelModule,
-}
+}...)
 
 // needOption returns a check that the module's option with id 1 is there.
 func needOption(name string) func(*ruleParser, *loaded) {

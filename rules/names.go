@@ -1,5 +1,7 @@
 package rules
 
+import "strings"
+
 // protocols are the names that -p knows, as iptables resolves and prints them: its own list (iptables/xshared.c,
 // xtables_chain_protos) and those names of the IANA registry (protocol-numbers) that /etc/protocols carries on common
 // systems. The first name of a number is the one that is printed.
@@ -26,6 +28,7 @@ const (
 	protoICMPv6  = 58
 	protoSCTP    = 132
 	protoUDPLite = 136
+	protoIPComp  = 108
 )
 
 // protocolNames lists the names for hints.
@@ -35,6 +38,14 @@ func protocolNames() []string {
 		out = append(out, p.name)
 	}
 	return out
+}
+
+// parseProtocol reads a protocol's number or name.
+func parseProtocol(s string) (uint8, bool) {
+	if v, err := parseNumber(s, 255); err == nil {
+		return uint8(v), true
+	}
+	return lookupProtocol(strings.ToLower(s))
 }
 
 // lookupProtocol finds a protocol by its lower-case name.

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -51,6 +52,7 @@ func Parse(name string, src []byte, family Family) (*File, error) {
 	if err := p.errs.orNil(); err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(p.file.Warnings, func(a, b Warning) int { return a.Pos.Line - b.Pos.Line })
 	return p.file, nil
 }
 
@@ -241,10 +243,11 @@ func (p *parser) settle() {
 				for _, e := range r.bad {
 					p.errs.add(e)
 				}
+				p.file.Warnings = append(p.file.Warnings, r.notes...)
 			}
 		}
 		for _, r := range c.Rules {
-			r.bad = nil
+			r.bad, r.notes = nil, nil
 		}
 	}
 }

@@ -204,6 +204,7 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	g.u32s, g.times, g.bytes, g.helpers = slices.Clip(g.u32s), slices.Clip(g.times), slices.Clip(g.bytes), slices.Clip(g.helpers)
 	g.chunks, g.quotas, g.quotaRules = slices.Clip(g.chunks), slices.Clip(g.quotas), slices.Clip(g.quotaRules)
 	g.bucketRules, g.counterRules = slices.Clip(g.bucketRules), slices.Clip(g.counterRules)
+	g.routes, g.segments, g.bpfs, g.hashMarks = slices.Clip(g.routes), slices.Clip(g.segments), slices.Clip(g.bpfs), slices.Clip(g.hashMarks)
 	g.effects, g.strips, g.shapes = slices.Clip(g.effects), slices.Clip(g.strips), slices.Clip(g.shapes)
 	var boxes []box
 	if added > 0 {

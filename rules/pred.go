@@ -41,10 +41,7 @@ const (
 	opConnMark             // connection's mark & b == a
 	opMAC                  // sender's MAC address is b<<32|a with b of 16 bits
 	opLink                 // PacketType lo
-	opRtType               // type lo of an IPv6 routing header
-	opRtSegs               // a..b segments left in it
-	opRtLen                // a bytes of it
-	opRtReserved           // the reserved bytes of it are zero
+	opRouting              // routes[a]
 	opLimit                // buckets[a]
 	opNth                  // counters[a]
 	opRandom               // with probability a of 1<<31
@@ -69,6 +66,13 @@ const (
 	opLabel                // label lo; hi 1: set it
 	opChunks               // chunks[a]
 	opSet                  // in sets[a]
+	opDCCPType             // bits of the DCCP packet's type in lo
+	opDCCPOption           // DCCP option of kind lo
+	opSegments             // segments[a]
+	opEUI64                // the sender's address is made of its MAC address
+	opCPI                  // a..b in an IPComp header
+	opCluster              // the node of the connection, of lo with seed b, is among the bits a
+	opBPF                  // bpfs[a]
 )
 
 // pred is one condition of a rule. All conditions of a rule must hold.
@@ -101,8 +105,9 @@ func answer(b bool) outcome {
 // long as the connection's mark stays what it is: the packet's own begins at 0 and is what the rules before made of it.
 func (o op) volatile(proto uint8) bool {
 	switch o {
-	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMAC, opLink, opRtType, opRtSegs, opRtLen, opRtReserved, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText, opHashlimit, opRecent, opConnlimit,
-		opSPI, opAuth, opFrag, opHeaders, opOptions, opMobility, opU32, opTime, opQuota, opBytes, opLabel, opChunks:
+	case opFlags, opOption, opCtStatus, opCtExpire, opLength, opTTL, opTOS, opCWR, opMAC, opLink, opRouting, opLimit, opNth, opRandom, opMSS, opVLAN, opPCP, opText, opHashlimit, opRecent, opConnlimit,
+		opSPI, opAuth, opFrag, opHeaders, opOptions, opMobility, opU32, opTime, opQuota, opBytes, opLabel, opChunks,
+		opDCCPType, opDCCPOption, opSegments, opEUI64, opCPI, opBPF:
 		return true
 	case opHeader, opMulti, opSport, opDport:
 		return !keyed(proto)
@@ -129,7 +134,7 @@ func (o op) effect() bool {
 // be asked before.
 func (o op) hot() bool {
 	switch o {
-	case opOption, opMSS, opSPI, opAuth, opFrag, opOptions, opMobility, opChunks:
+	case opOption, opMSS, opSPI, opAuth, opFrag, opOptions, opMobility, opChunks, opRouting, opDCCPOption, opCPI:
 		return true
 	}
 	return false
@@ -246,21 +251,8 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		ok = binary.BigEndian.Uint32(p.Frame[8:]) == q.a && uint32(binary.BigEndian.Uint16(p.Frame[6:])) == q.b
 	case opLink:
 		ok = uint16(linkType(p)) == q.lo
-	case opRtType, opRtSegs, opRtLen, opRtReserved:
-		at, n := routingHeader(p)
-		switch {
-		case n == 0:
-			return no
-		case q.op == opRtType:
-			ok = uint16(p.Frame[at+2]) == q.lo
-		case q.op == opRtReserved:
-			ok = binary.BigEndian.Uint32(p.Frame[at+4:]) == 0
-		case q.op == opRtSegs:
-			left := uint32(p.Frame[at+3])
-			ok = left >= q.a && left <= q.b
-		default:
-			ok = uint32(n) == q.a
-		}
+	case opRouting:
+		return g.routes[q.a].test(p)
 	case opSPI:
 		return spi(q, p)
 	case opAuth:
@@ -287,6 +279,20 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 		return label(q, c)
 	case opChunks:
 		return g.chunks[q.a].test(p)
+	case opDCCPType:
+		ok = q.lo>>dccpType(p.Frame[p.L4:])&1 != 0
+	case opDCCPOption:
+		return dccpOption(p, uint8(q.lo), q.not)
+	case opSegments:
+		return g.segments[q.a].test(p)
+	case opEUI64:
+		ok = eui64(p)
+	case opCPI:
+		return cpi(q, p)
+	case opCluster:
+		return cluster(q, p, c)
+	case opBPF:
+		ok = g.bpfs[q.a].run(p, c) != 0
 	case opLimit:
 		if b := g.buckets[q.a]; c.looking {
 			ok = b.has(c.Now)

@@ -27,7 +27,7 @@ func version(fam Family) int {
 func (g generator) packet(f rulestest.Flow) (*packet.Packet, *Context) {
 	p, c := g.Packet(f)
 	return p, &Context{State: State(c.State), Dir: Dir(c.Dir), Status: c.Status, Expires: c.Expires, Mark: c.Mark, ConnMark: c.ConnMark,
-		Counted: c.Counted, Packets: c.Packets, Bytes: c.Bytes, Helper: c.Helper, Labels: c.Labels, Wall: c.Wall}
+		Counted: c.Counted, Packets: c.Packets, Bytes: c.Bytes, Helper: c.Helper, Master: c.Master, Labels: c.Labels, Wall: c.Wall}
 }
 
 // compare judges a packet by both and fails when they differ in anything.

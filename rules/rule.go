@@ -35,6 +35,11 @@ func (rp *ruleParser) fail(col int, found, expected, hint string) {
 	rp.rule.bad = append(rp.rule.bad, &Error{Pos: rp.p.pos(col), Found: found, Expected: expected, Hint: hint})
 }
 
+// note adds a warning about the rule, which is told if its chain matters.
+func (rp *ruleParser) note(col int, text string) {
+	rp.rule.notes = append(rp.rule.notes, Warning{Pos: rp.p.pos(col), Text: text})
+}
+
 // didYouMean returns a hint that names the nearest word of list, or "".
 func (rp *ruleParser) didYouMean(s string, list []string) string { return rp.p.didYouMean(s, list) }
 
@@ -393,6 +398,9 @@ func ownState(matches []Match) []Match {
 			c := *m
 			out[i] = &c
 		case *ConnlimitMatch:
+			c := *m
+			out[i] = &c
+		case *QuotaMatch:
 			c := *m
 			out[i] = &c
 		}

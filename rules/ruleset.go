@@ -105,6 +105,7 @@ const (
 	WritesConnMark // not a need: rules may change Context.ConnMark
 	WritesSegments // not a need: rules may change the packet behind its IP header
 	NeedTickets    // Held, Taken and Status, and that who has them calls Release
+	NeedMaster     // Status as well
 )
 
 // Context is what the packet's connection adds to the packet. Match keeps nothing of it. It writes Mark and ConnMark as
@@ -116,16 +117,17 @@ type Context struct {
 	Status  uint32 // NeedStatus; Status… bits
 	Expires uint32 // NeedExpires; seconds until the connection would expire
 
-	Mark     uint32    // of the packet: 0, or Early.Mark
-	ConnMark uint32    // NeedConnMark; of the connection
-	Counted  bool      // NeedCounts; the connection's packets are counted: Packets and Bytes are valid
-	Packets  [2]uint64 // NeedCounts; by direction, with the packet at hand
-	Bytes    [2]uint64 // NeedCounts; likewise
-	Helper   string    // NeedHelper; of the connection that announced this one; "" for none
-	Labels   [2]uint64 // NeedLabels; bit n%64 of element n/64 is label n
-	Wall     int64     // NeedWall; seconds since 1970-01-01T00:00:00Z
-	MTU      uint32    // the lesser of both ports', for -j TCPMSS --clamp-mss-to-pmtu; 0 when it is not known: nothing is clamped
-	Now      int64     // NeedNow; nanoseconds since some origin, the same for all matchers of a rule set; may wrap
+	Mark     uint32      // of the packet: 0, or Early.Mark
+	ConnMark uint32      // NeedConnMark; of the connection
+	Counted  bool        // NeedCounts; the connection's packets are counted: Packets and Bytes are valid
+	Packets  [2]uint64   // NeedCounts; by direction, with the packet at hand
+	Bytes    [2]uint64   // NeedCounts; likewise
+	Master   packet.Addr // NeedMaster; the address that began the connection that announced this one, when Status says it is expected
+	Helper   string      // NeedHelper; of the connection that announced this one; "" for none
+	Labels   [2]uint64   // NeedLabels; bit n%64 of element n/64 is label n
+	Wall     int64       // NeedWall; seconds since 1970-01-01T00:00:00Z
+	MTU      uint32      // the lesser of both ports', for -j TCPMSS --clamp-mss-to-pmtu; 0 when it is not known: nothing is clamped
+	Now      int64       // NeedNow; nanoseconds since some origin, the same for all matchers of a rule set; may wrap
 
 	// NeedTickets: what the connection is counted by (-m connlimit), and room for MaxTickets, to which Match appends what it is
 	// counted by from now on. The caller ties these to the connection, or hands them back to Ruleset.Release.
@@ -255,6 +257,10 @@ type program struct {
 	bytes                     []ByteMatch
 	helpers                   []HelperMatch
 	chunks                    []ChunkMatch
+	routes                    []RoutingMatch
+	segments                  []SegmentMatch
+	bpfs                      []bpfProgram
+	hashMarks                 []HashMarkTarget
 	effects                   []effect
 	strips                    [][8]uint32 // sets of TCP options, by kind
 	policy                    Verdict

@@ -5,6 +5,12 @@ import (
 	"strconv"
 )
 
+// versionSaver is a target that iptables-save and ip6tables-save print otherwise.
+type versionSaver interface {
+	// appendSaveOf is AppendSave for a rule of one IP version, or Both.
+	appendSaveOf(b []byte, f Family) []byte
+}
+
 // AppendSave appends the rule as iptables-save prints it, without counters: "-A CHAIN -s … -m … -j …".
 func (r *Rule) AppendSave(b []byte, chain string) []byte {
 	b = append(b, "-A "...)
@@ -35,7 +41,12 @@ func (r *Rule) AppendSave(b []byte, chain string) []byte {
 		b = m.AppendSave(b)
 	}
 	if t := r.Target.Effect; t != nil {
-		b = t.AppendSave(append(append(b, " -j "...), t.Name()...))
+		b = append(append(b, " -j "...), t.Name()...)
+		if v, ok := t.(versionSaver); ok {
+			b = v.appendSaveOf(b, r.Family)
+		} else {
+			b = t.AppendSave(b)
+		}
 	}
 	if t := r.Target.CT; t != nil {
 		b = t.AppendSave(append(append(b, " -j "...), t.target...))

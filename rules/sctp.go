@@ -8,11 +8,11 @@ import (
 	"corewire/internal/packet"
 )
 
-// PortsMatch is -m sctp and -m dccp with --sport and --dport, and of sctp --chunk-types. It needs a whole 12-byte header,
-// as TCPMatch needs its.
+// PortsMatch is -m sctp and -m dccp. It needs a whole 12-byte header, as TCPMatch needs its.
 type PortsMatch struct {
 	Src, Dst       PortRange
-	Chunks         *ChunkMatch // nil: not asked
+	Chunks         *ChunkMatch // of sctp; nil: not asked
+	DCCP           DCCPMatch   // of dccp
 	srcSet, dstSet bool
 	module         string
 }
@@ -65,7 +65,9 @@ func portsModule(name string, proto uint8) module {
 		{"destination-port", 2, 1, true, dst},
 		{"dport", 2, 1, true, dst},
 	}}
-	if name == "sctp" {
+	if name == "dccp" {
+		m.options = append(m.options, dccpOptions...)
+	} else {
 		m.options = append(m.options, option{"chunk-types", 3, 2, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 			x := &ChunkMatch{Not: not, Mode: rp.oneOf(token{text: strings.ToLower(a[0].text), col: a[0].col}, chunkModes)}
 			m.(*PortsMatch).Chunks = x
@@ -144,7 +146,7 @@ func (m *PortsMatch) AppendSave(b []byte) []byte {
 	if m.Chunks != nil {
 		b = m.Chunks.appendSave(b)
 	}
-	return b
+	return m.DCCP.appendSave(b)
 }
 
 func (m *PortsMatch) compile(c *compiler) {
@@ -154,6 +156,7 @@ func (m *PortsMatch) compile(c *compiler) {
 	if m.Chunks != nil {
 		c.ask(pred{op: opChunks, a: keep(&c.cur.chunks, *m.Chunks)})
 	}
+	m.DCCP.compile(c)
 }
 
 func (x *ChunkMatch) appendSave(b []byte) []byte {

@@ -236,5 +236,5 @@ var targets = append(ignoredTargets, []module{
 			m.(*LogTarget).Threshold = uint16(rp.number(a[0], 65535))
 		}},
 	}},
-	ctTarget, setTarget, notrackTarget, markTarget, connMarkTarget, tosTarget, dscpTarget, ttlTarget("TTL", IPv4), ttlTarget("HL", IPv6), ecnTarget, mssTarget, stripTarget,
+	ctTarget, setTarget, notrackTarget, markTarget, connMarkTarget, tosTarget, dscpTarget, ttlTarget("TTL", IPv4), ttlTarget("HL", IPv6), ecnTarget, mssTarget, stripTarget, hmarkTarget,
 }...)

@@ -110,7 +110,9 @@ func (g Generator) Change(version int, chain string) string {
 	if version == 6 {
 		hops = " -j HL --hl-"
 	}
-	switch g.IntN(10) {
+	switch g.IntN(11) {
+	case 10:
+		return some + " -j " + g.hashMark(version)
 	case 0, 1:
 		return g.growth(chain)
 	case 2:

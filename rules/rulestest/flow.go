@@ -21,6 +21,7 @@ type Connection struct {
 	Counted                         bool
 	Packets, Bytes                  [2]uint64
 	Helper                          string
+	Master                          packet.Addr
 	Labels                          [2]uint64
 	Wall                            int64
 }
@@ -39,10 +40,14 @@ func (g Generator) Flow(version int) Flow {
 	f := Flow{
 		Src:   netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
 		Dst:   netip.AddrPortFrom(g.Addr(version), uint16(g.Port())),
-		Proto: []int{6, 6, 6, 17, 17, 1, 132, 136, 33, 47}[g.IntN(10)],
+		Proto: []int{6, 6, 6, 17, 17, 1, 132, 136, 33, 47, 108}[g.IntN(11)],
 		In:    packet.Port(g.IntN(2)),
-		Connection: Connection{State: uint8(g.IntN(states)), Dir: uint8(g.IntN(2)), Mark: uint32(g.IntN(2)), ConnMark: uint32(g.IntN(4)),
+		Connection: Connection{State: uint8(g.IntN(states)), Dir: uint8(g.IntN(2)), Status: uint32(g.IntN(2)), Master: packet.AddrFrom(g.Addr(version)), Mark: uint32(g.IntN(2)), ConnMark: uint32(g.IntN(4)),
 			Helper: g.Pick("", "ftp", "sip"), Labels: [2]uint64{uint64(g.IntN(2)) << 1, uint64(g.IntN(2))}},
+	}
+	if a := f.Src.Addr().As16(); version == 6 && g.one(9) { // made of a MAC address
+		copy(a[8:], []byte{0, 0, 0, 0xff, 0xfe, 0, 0, byte(1 + g.IntN(2))})
+		f.Src = netip.AddrPortFrom(netip.AddrFrom16(a), f.Src.Port())
 	}
 	if f.Proto == 1 {
 		f.Type, f.Code = []uint8{8, 0, 13, 3, 11}[g.IntN(5)], uint8(g.IntN(2))
@@ -73,7 +78,11 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 		if g.one(2) {
 			opts = append(opts, packettest.HopByHop(nil))
 		}
-		opts = append(opts, packettest.Routing(byte(g.IntN(2)), []byte{0, 0, 0, byte(g.IntN(2)), 0}[g.IntN(2):]))
+		if g.one(2) {
+			opts = append(opts, g.routing())
+		} else {
+			opts = append(opts, packettest.Routing(byte(g.IntN(2)), []byte{0, 0, 0, byte(g.IntN(2)), 0}[g.IntN(2):]))
+		}
 	}
 	switch {
 	case src.Is6() && g.one(5) && f.Connection.State == stateInvalid:
@@ -125,7 +134,9 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 		}
 		b = packettest.NewSCTP(f.Src, f.Dst, 1, chunks, opts...)
 	case f.Proto == 33:
-		b = packettest.NewDCCP(netip.AddrPortFrom(src, uint16(g.Port())), f.Dst, 0, opts...)
+		b = packettest.NewDCCP(netip.AddrPortFrom(src, uint16(g.Port())), f.Dst, uint8(g.IntN(16)), append(opts, packettest.DataOffset(uint8(g.IntN(12))))...)
+	case f.Proto == 108:
+		b = packettest.NewIP(src, dst, 108, append(opts, packettest.Payload([]byte{6, 0, 0, byte(g.IntN(9))}[:4-g.IntN(5)/4]))...)
 	case f.Proto == 1:
 		switch f.Type {
 		case 3, 11, 1, 2:
@@ -148,8 +159,24 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 		c.Packets[d] = uint64(g.IntN(20))
 		c.Bytes[d] = c.Packets[d] * uint64(40+g.IntN(60))
 	}
-	c.Status, c.Expires = uint32(g.IntN(16)), uint32(g.IntN(120))
+	c.Status, c.Expires = f.Connection.Status|uint32(g.IntN(8)<<1), uint32(g.IntN(120))
 	return p, c
+}
+
+// routing returns a routing header of type 0 or 4 with addresses of the pool.
+func (g Generator) routing() packettest.Option {
+	n := g.IntN(3)
+	h := make([]byte, 8+16*n)
+	h[1], h[2], h[3] = byte(2*n), byte(4*g.IntN(2)), byte(g.IntN(n+1))
+	if h[4] = byte(g.IntN(n + 1)); h[2] == 0 {
+		h[4] = byte(g.IntN(8) / 7)
+	}
+	h[6], h[7] = byte(g.IntN(2)), byte(g.IntN(3))
+	for i := range n {
+		a := g.Addr(6).As16()
+		copy(h[8+16*i:], a[:])
+	}
+	return packettest.ExtHeader(43, h)
 }
 
 // version returns 4 or 6.

@@ -140,7 +140,7 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 	chain := func(chain string, first int) {
 		for range g.IntN(length) {
 			conditions := g.Conditions(version, early)
-			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && (strings.Contains(conditions, " -i ") || strings.Contains(conditions, "-m mac") || strings.Contains(conditions, "--limit-iface-in")) || g.refused(name, conditions) {
+			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && (strings.Contains(conditions, " -i ") || strings.Contains(conditions, "-m mac") || strings.Contains(conditions, "-m eui64") || strings.Contains(conditions, "--limit-iface-in")) || g.refused(name, conditions) {
 				conditions = g.Conditions(version, early)
 			}
 			if len(g.Sets) > 0 {
@@ -211,7 +211,7 @@ func (g Generator) refused(table, conditions string) bool {
 	if g.Side != Kernel || table != "mangle" && !g.bridged() {
 		return false
 	}
-	for _, s := range []string{" -i ", " -o ", "-m mac", "--limit-iface", "-m physdev"} {
+	for _, s := range []string{" -i ", " -o ", "-m mac", "--limit-iface", "-m physdev", "-m eui64"} {
 		if strings.Contains(conditions, s) {
 			return true
 		}
@@ -223,7 +223,7 @@ func (g Generator) refused(table, conditions string) bool {
 func (g Generator) target(version int, table string, first, users int) string {
 	n := 9
 	if table != "raw" && g.one(6) {
-		return g.effect(table)
+		return g.effect(version, table)
 	}
 	if table == "mangle" {
 		n = 12
@@ -263,12 +263,12 @@ func (g Generator) target(version int, table string, first, users int) string {
 }
 
 // effect returns a target that changes something and lets the packet go on.
-func (g Generator) effect(table string) string {
+func (g Generator) effect(version int, table string) string {
 	list := []string{
 		"MARK --set-mark " + g.Pick("1", "2/3", "0"), "MARK --set-xmark " + g.Pick("1/1", "3", "2/0"), "MARK " + g.Pick("--or-mark 1", "--and-mark 2", "--xor-mark 3"),
 		"CONNMARK " + g.Pick("--set-mark 1", "--set-mark 2/3", "--set-mark 0", "--and-mark 2", "--or-mark 1", "--xor-mark 3"), "CONNMARK --set-xmark " + g.Pick("1/1", "3 --left-shift-mark 1", "6 --right-shift-mark 1"),
 		"CONNMARK --save-mark" + g.Pick("", " --mask 1", " --nfmask 3 --ctmask 2", " --left-shift-mark 1"),
-		"CONNMARK --restore-mark" + g.Pick("", " --mask 1", " --nfmask 3 --ctmask 2", " --right-shift-mark 1"),
+		"CONNMARK --restore-mark" + g.Pick("", " --mask 1", " --nfmask 3 --ctmask 2", " --right-shift-mark 1"), g.hashMark(version),
 	}
 	if table == "mangle" {
 		list = append(list, "DSCP "+g.Pick("--set-dscp 0", "--set-dscp 46", "--set-dscp-class EF", "--set-dscp-class CS1"),
@@ -282,12 +282,12 @@ func (g Generator) effect(table string) string {
 func (g Generator) Conditions(version int, early bool) string {
 	if g.Side == Kernel { // such as ask one thing alone: then it is what decides
 		switch n := g.IntN(20); {
+		case n < 3:
+			return g.extra(version)
 		case n < 5:
 			return g.rare(version, early)
 		case n < 9:
-			if s := g.odd(version, early); !strings.HasPrefix(s, " -m rt") {
-				return s
-			}
+			return g.odd(version, early)
 		case n < 10 && !early:
 			return g.connection(version)
 		}
@@ -312,7 +312,10 @@ func (g Generator) Conditions(version int, early bool) string {
 	if version == 4 && g.one(20*part) {
 		b.WriteString(" " + g.Not() + "-f")
 	}
-	if !g.one(4) {
+	switch s := g.extra(version); {
+	case g.Side == Twin && g.one(12) && strings.HasPrefix(s, " -p "):
+		b.WriteString(s)
+	case !g.one(4):
 		b.WriteString(g.transport(version))
 	}
 	if !early && g.one(3*part) {
@@ -320,6 +323,11 @@ func (g Generator) Conditions(version int, early bool) string {
 	}
 	if g.one(4) {
 		b.WriteString(g.odd(version, early))
+	}
+	if g.Side == Twin && g.one(12) {
+		if s := g.extra(version); !strings.Contains(s, " -p ") {
+			b.WriteString(s)
+		}
 	}
 	if g.one(12) {
 		b.WriteString(` -m comment --comment "a \"b\" c"`)

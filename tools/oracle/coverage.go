@@ -62,7 +62,8 @@ func (c *coverage) note(r *rules.Rule, p *packet.Packet, held bool) {
 // refines are options that only say how another one of their module asks: they decide with it.
 var refines = map[string]bool{
 	"addrtype --limit-iface-in": true, "addrtype --limit-iface-out": true, "connbytes --connbytes-mode": true, "connbytes --connbytes-dir": true,
-	"connlabel --set": true, "frag --fraglen": true, "ipv6header --soft": true, "limit --limit-burst": true, "rt --rt-0-res": true,
+	"connlabel --set": true, "frag --fraglen": true, "ipv6header --soft": true, "limit --limit-burst": true, "rt --rt-0-res": true, "rt --rt-0-not-strict": true,
+	"cluster --cluster-total-nodes": true, "cluster --cluster-hash-seed": true, "ipcomp --compres": true,
 	"statistic --mode": true, "statistic --packet": true, "string --algo": true, "string --from": true, "string --to": true, "string --icase": true,
 	"time --timestop": true, "time --kerneltz": true, "time --contiguous": true,
 }
@@ -74,16 +75,13 @@ var always = map[string]string{
 	"physdev --physdev-is-out":     "but before the way out is known every packet leaves by a port",
 	"physdev --physdev-is-bridged": "every packet is, but where --physdev-is-out does not hold",
 	"tcp --tcp-option":             "seldom alone in a rule",
-	"rt --rt-0-res":                rtCutOff,
-	"rt --rt-type":                 rtCutOff, "rt --rt-segsleft": rtCutOff, "rt --rt-len": rtCutOff,
-	"frag --fragres": fragSeldom, "frag --fragfirst": fragSeldom, "frag --fragmore": fragSeldom, "frag --fraglast": fragSeldom, "frag --fragid": fragSeldom,
+	"frag --fragres":               fragSeldom, "frag --fragfirst": fragSeldom, "frag --fragmore": fragSeldom, "frag --fraglast": fragSeldom, "frag --fragid": fragSeldom,
 	"frag --fraglen":   "nobody looks at it",
 	"statistic --mode": turnTold, "statistic --every": turnTold, "statistic --packet": turnTold,
 	"time --contiguous": "rules that have it have hours that are the whole day, or ask for weekdays as well",
 }
 
 const (
-	rtCutOff   = "never alone in a rule: a packet whose extension headers are cut off is dropped by it in Linux, and here taken for one without a routing header"
 	fragSeldom = "fragments that are judged by themselves are few, and not explained"
 	turnTold   = "whether it was a packet's turn is not told afterwards; that it counts as in Linux is"
 )

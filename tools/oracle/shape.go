@@ -34,6 +34,8 @@ type shape struct {
 	chunks       []byte // of SCTP; nil: INIT
 	spi          uint32 // of ESP, and of IPv4's authentication header
 	mobility     uint8
+	kind, offset uint8  // of DCCP: type, and where the payload begins; 0 for behind the header
+	dccpHeader   []byte // what stands before the payload
 }
 
 // ext is an extension header of IPv6; its first byte is set later.
@@ -348,6 +350,9 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 			if c := m.Chunks; c != nil {
 				x.chunks = s.chunks(c)
 			}
+			if m.Name() == "dccp" {
+				s.dccp(x, &m.DCCP)
+			}
 		case *rules.MultiportMatch:
 			q := m.Ports[s.IntN(len(m.Ports))]
 			q.Not = m.Not
@@ -426,13 +431,58 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 			}
 		case *rules.RoutingMatch:
 			if x.routing = nil; !s.one(4) {
-				x.routing = append([]byte{m.Type, byte(m.SegsLo)}, make([]byte, []int{4, 20, 12}[s.IntN(3)])...)
+				x.routing = append([]byte{byte(m.Type), byte(m.SegsLo)}, make([]byte, []int{4, 20, 12}[s.IntN(3)])...)
 				if !want(m.TypeNot) {
 					x.routing[0]++
 				}
 				if s.one(3) {
 					x.routing[5] = 1
 				}
+				if m.Addrs != nil {
+					x.routing = x.routing[:6]
+				}
+				for _, a := range m.Addrs {
+					for m.Loose && s.one(3) {
+						x.hop(s.addr())
+					}
+					if !s.one(9) {
+						x.hop(a.Netip6())
+					}
+				}
+			}
+		case *rules.SegmentMatch:
+			if x.routing = nil; s.one(9) {
+				break
+			}
+			n := 1 + s.IntN(3)
+			x.routing = []byte{4 - uint8(s.IntN(9)/8), uint8(s.IntN(n + 1)), uint8(s.IntN(n + 1)), 0, uint8(m.Tag), uint8(m.Tag >> 8)}
+			if s.one(4) {
+				x.routing[4+s.IntN(2)]++
+			}
+			for i := range n {
+				hop := s.addr()
+				for k, place := range []int{int(x.routing[1]) + 1, int(x.routing[1]) - 1, 0} {
+					if place == i && m.HasSegment[k] && !s.one(4) {
+						hop = s.inside(m.Segment[k].Addr, m.Segment[k].Mask, want(m.Segment[k].Not))
+					}
+				}
+				x.hop(hop)
+			}
+			if m.HasNext && want(m.NextNot) {
+				if x.proto = m.Next; x.proto == 58 {
+					x.proto = 1
+				}
+			}
+		case *rules.EUI64Match:
+			a := x.src.As16()
+			copy(a[8:], []byte{x.source[0] ^ 2, x.source[1], x.source[2], 0xff, 0xfe, x.source[3], x.source[4], x.source[5]})
+			if !want(false) {
+				a[8+s.IntN(8)] ^= 2
+			}
+			x.src = netip.AddrFrom16(a)
+		case *rules.CPIMatch:
+			if x.spi = pick(s, m.Lo, m.Hi); !want(m.Not) {
+				x.spi = pick(s, m.Lo-1, m.Hi+1)
 			}
 		case *rules.SetMatch:
 			if !s.one(4) {
@@ -460,6 +510,37 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 // extend adds an extension header.
 func (x *shape) extend(proto uint8, body []byte) {
 	x.exts = append(x.exts[:len(x.exts):len(x.exts)], ext{proto, body})
+}
+
+// hop adds an address to the routing header.
+func (x *shape) hop(a netip.Addr) {
+	b := a.As16()
+	x.routing = append(x.routing, b[:]...)
+}
+
+// dccp makes a DCCP packet of a type that a rule names, with options, of which the header may say that they are cut off.
+func (s *shaper) dccp(x *shape, m *rules.DCCPMatch) {
+	x.kind = uint8(s.IntN(16))
+	for k := range uint8(16) {
+		if m.Types>>k&1 == 1 && s.one(2) {
+			x.kind = k
+		}
+	}
+	n := []int{4, 12, 0, 8, 8, 8, 8, 12, 8, 8, 12, 12, 12, 12, 12, 12}[x.kind] // of the type
+	x.dccpHeader = make([]byte, n)
+	for range s.IntN(4) {
+		o := pick(s, m.Option.Kind, uint8(s.IntN(3)), 44)
+		if x.dccpHeader = append(x.dccpHeader, o); o > 1 {
+			x.dccpHeader = append(x.dccpHeader, uint8(s.IntN(4)), 0)
+		}
+	}
+	for len(x.dccpHeader)%4 != 0 {
+		x.dccpHeader = append(x.dccpHeader, 0)
+	}
+	x.offset = uint8(4 + len(x.dccpHeader)/4)
+	if s.one(9) {
+		x.offset += uint8(s.IntN(60)) - 3
+	}
 }
 
 // chunks returns chunks of which some are those that a rule names. One may be empty or cut off.
@@ -680,7 +761,7 @@ func (x *shape) build(more ...packettest.Option) []byte {
 		}
 		return packettest.NewSCTP(src, dst, 0, chunks, opts...)
 	case 33:
-		return packettest.NewDCCP(src, dst, 0, opts...)
+		return packettest.NewDCCP(src, dst, x.kind, append(opts, packettest.Payload(append(slices.Clone(x.dccpHeader), b...)), packettest.DataOffset(x.offset))...)
 	case 47:
 		return packettest.NewGRE(x.src, x.dst, 0x800, opts...)
 	case 1:
@@ -694,6 +775,8 @@ func (x *shape) build(more ...packettest.Option) []byte {
 		opts = append(opts, packettest.Payload(head4(b)))
 	case x.proto == 51 && x.src.Is4() && x.payload%8 != 7:
 		opts = append(opts, packettest.Payload(append([]byte{17, 1, 0, 0}, head4(b)...)))
+	case x.proto == 108 && x.payload%8 != 7:
+		opts = append(opts, packettest.Payload(append([]byte{6, 0, uint8(x.spi >> 8), uint8(x.spi)}, b...)))
 	case x.proto == 135 && x.payload%8 != 7: // RFC 6275 section 6.1
 		opts = append(opts, packettest.Payload(append([]byte{59, 0, x.mobility, 0, 0, 0, 0, 0}, b...)))
 	}

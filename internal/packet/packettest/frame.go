@@ -51,6 +51,7 @@ type frame struct {
 	seq, ack           uint32
 	window, urgent     uint16
 	tcpOptions         []byte
+	dataOffset         uint8 // of DCCP; 0: 4
 	payload            []byte
 	coverage           uint16
 	badChecksum        bool
@@ -211,6 +212,10 @@ func NOP(n int) []byte {
 	}
 	return b
 }
+
+// DataOffset sets where a DCCP packet's payload begins, in words of four bytes: what stands in it before is more of the header,
+// and options.
+func DataOffset(words uint8) Option { return func(f *frame) { f.dataOffset = words } }
 
 // Payload sets what follows the transport header.
 func Payload(b []byte) Option { return func(f *frame) { f.payload = b } }

@@ -53,7 +53,10 @@ func NewUDPLite(src, dst netip.AddrPort, options ...Option) []byte {
 // NewDCCP returns a frame with a DCCP packet of this type with a 48-bit sequence number, RFC 4340 section 5.1.
 func NewDCCP(src, dst netip.AddrPort, typ uint8, options ...Option) []byte {
 	f := collect(options)
-	t := append(ports(src, dst), 4, 0, 0, 0, typ<<1|1, 0, 0, 0)
+	if f.dataOffset == 0 {
+		f.dataOffset = 4
+	}
+	t := append(ports(src, dst), f.dataOffset, 0, 0, 0, typ<<1|1, 0, 0, 0)
 	t = binary.BigEndian.AppendUint32(t, f.seq)
 	t = append(t, f.payload...)
 	f.checksum(src.Addr(), dst.Addr(), t, 6, ProtoDCCP, len(t))
