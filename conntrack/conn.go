@@ -41,5 +41,12 @@ func (t *Table) Counts(c *Conn) (packets, bytes [2]uint64, counted bool) {
 	return a.packets, a.bytes, true
 }
 
-// Status returns the connection's Status… bits; 0 without an entry.
-func (t *Table) Status(c *Conn) uint32 { return uint32(t.hot.items[c.Ref].status) }
+// Status returns the connection's Status… bits; 0 without an entry. One that its packet has ended is still confirmed, as in
+// Linux.
+func (t *Table) Status(c *Conn) uint32 {
+	s := uint32(t.hot.items[c.Ref].status)
+	if s&StatusDying != 0 {
+		s |= StatusConfirmed
+	}
+	return s
+}

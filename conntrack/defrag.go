@@ -345,8 +345,11 @@ func (d *Defrag) Add(p *packet.Packet, f packet.Frame, now Tick) DefragResult {
 }
 
 // truncated reports whether a first IPv6 fragment ends before its transport header does (ipv6frag_thdr_truncated,
-// include/net/ipv6_frag.h). Parse reads such a one as if it were whole.
+// include/net/ipv6_frag.h). Parse reads such a one as if it were whole. One whose extension headers lead nowhere is none.
 func truncated(p *packet.Packet) bool {
+	if p.Problem == packet.ProblemExtHeader {
+		return false
+	}
 	least := uint32(1)
 	switch p.Proto {
 	case packet.ProtoTCP:

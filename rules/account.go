@@ -44,7 +44,8 @@ var bytesModule = module{name: "connbytes", family: Both, make: func() Extension
 		if _, _, isRange := strings.Cut(a[0].text, ":"); !isRange {
 			hi = 1<<64 - 1 // so many or more
 		}
-		m.(*ByteMatch).Lo, m.(*ByteMatch).Hi, m.(*ByteMatch).Not = lo, hi, not
+		// Linux tells a range that is negated by its ends, which change places: negated or not, n:n is n (xt_connbytes.c).
+		m.(*ByteMatch).Lo, m.(*ByteMatch).Hi, m.(*ByteMatch).Not = lo, hi, not && lo != hi
 	}},
 	{"connbytes-mode", 2, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*ByteMatch).Mode = rp.oneOf(a[0], byteModes) }},
 	{"connbytes-dir", 3, 1, false, func(rp *ruleParser, m Extension, _ bool, a []token) { m.(*ByteMatch).Dir = rp.oneOf(a[0], byteDirs) }},

@@ -135,7 +135,8 @@ func (rp *ruleParser) addrTypes(a token) (t AddrTypes) {
 
 // typeOf returns the type of an address; of an IPv6 address the types, and none for an IPv4-mapped one
 // (net/netfilter/xt_addrtype.c; net/ipv6/addrconf_core.c, __ipv6_addr_type). With one interface only, the loopback
-// addresses are not LOCAL: they belong to another one.
+// addresses are not LOCAL: they belong to another one. 127.255.255.255 is what 127.0.0.1/8 broadcasts to (fib_add_ifaddr,
+// net/ipv4/fib_frontend.c).
 func typeOf(a packet.Addr, family uint8, limited bool) AddrTypes {
 	if family == 6 {
 		switch {
@@ -152,7 +153,7 @@ func typeOf(a packet.Addr, family uint8, limited bool) AddrTypes {
 	}
 	v := uint32(a.Lo)
 	switch {
-	case v == 0 || v == 1<<32-1:
+	case v == 0 || v == 1<<32-1 || v == 0x7fffffff && !limited:
 		return TypeBroadcast
 	case v>>28 == 0xe:
 		return TypeMulticast

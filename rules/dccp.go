@@ -121,17 +121,21 @@ func dccpHeader(h []byte) int {
 }
 
 // dccpOption looks for an option as dccp_find_option of net/netfilter/xt_dccp.c does. Options that begin before the header
-// ends, or are cut off, drop the packet.
+// ends, or are cut off, drop the packet; to a negated question that says yes before.
 func dccpOption(p *packet.Packet, kind uint8, not bool) outcome {
 	h := p.Frame[p.L4:p.End]
 	first, end := dccpHeader(h), int(h[4])*4
+	broken := short
+	if not {
+		broken = doomed
+	}
 	switch {
 	case end < first:
-		return short
+		return broken
 	case end == first:
 		return answer(not)
 	case len(h) < end:
-		return short
+		return broken
 	}
 	o := h[first:end]
 	for i := 0; i < len(o); {

@@ -36,7 +36,8 @@ var opNames = [...]string{
 
 // Explain walks the rules one by one, as iptables does, and tells what was tried in order, through all base chains that
 // the packet passes; the result is that of Match, without Trace. It is slow, counts nothing, and takes no token of a
-// limit, nor a turn: they are looked at as they stand. Chance is what it is. What rules change is changed in copies of p and c.
+// limit, nor a turn: they are looked at as they stand. Chance is what it is. What rules change is changed in copies of p and c;
+// the frame grows if p's has room.
 func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 	f := filterPlace
 	if p.Family == 6 {
@@ -46,9 +47,7 @@ func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 	d := *c
 	d.looking, c = true, &d
 	if rs.long {
-		q := *p
-		q.Frame = append([]byte(nil), p.Frame...)
-		p = &q
+		p = copied(p)
 	}
 	var steps []Step
 	result := Result{Verdict: Accept}
@@ -76,12 +75,11 @@ func (rs *Ruleset) ExplainRaw(p *packet.Packet, c *Context) ([]Step, Early) {
 	if !rs.HasRaw() {
 		return nil, Early{Verdict: Accept, Rule: rs.policyID(f)}
 	}
-	d, q := *c, *p
+	d := *c
 	d.looking, d.State, d.Mark = true, Invalid, 0
-	q.Frame = append([]byte(nil), p.Frame...)
 	var steps []Step
 	e := Early{}
-	e.Verdict, e.Rule = rs.explain(f, &steps, &q, &d)
+	e.Verdict, e.Rule = rs.explain(f, &steps, copied(p), &d)
 	e.Mark = d.Mark
 	for _, s := range steps {
 		if s.Matched && e.Assign == 0 && int(s.Rule) < len(rs.assign) {
@@ -89,6 +87,13 @@ func (rs *Ruleset) ExplainRaw(p *packet.Packet, c *Context) ([]Step, Early) {
 		}
 	}
 	return steps, e
+}
+
+// copied returns a copy of a packet and its frame, with as much room behind it.
+func copied(p *packet.Packet) *packet.Packet {
+	q := *p
+	q.Frame = append(make([]byte, 0, cap(p.Frame)), p.Frame...)
+	return &q
 }
 
 // explain is Explain for one base chain.
@@ -112,7 +117,7 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		at.rank++
 		cc.liveRule, cc.liveConns, cc.liveMatches = r.id, 0, rs.rules[r.id].Rule.Matches
 		why, o := cc.try(rs.rules[r.id].Rule, p, c)
-		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes, Why: why, Asked: cc.asked})
+		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes || o == doomed, Why: why, Asked: cc.asked})
 		switch {
 		case o == short:
 			return Drop, RuleID(len(rs.rules) + idShort)
@@ -123,7 +128,9 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		}
 		switch r.verb {
 		case VerbAccept:
-			return Accept, r.id
+			if o != doomed {
+				return Accept, r.id
+			}
 		case VerbDrop, VerbReject:
 			return Drop, r.id
 		case VerbLog:
@@ -158,6 +165,9 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		case VerbGoto:
 			at = place{g.chains[r.arg].firstRank, g.chains[r.arg].rank}
 		}
+		if o == doomed {
+			return Drop, RuleID(len(rs.rules) + idShort)
+		}
 	}
 }
 
@@ -167,6 +177,7 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 	list := c.conditions(r)
 	c.rs.moveSets(c.cur)
 	inOrder := false // what is left is asked in this order
+	all := yes
 	for i, q := range list {
 		inOrder = inOrder || q.op.effect() || q.op.hot()
 		switch q.op {
@@ -188,11 +199,17 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 		if c.cur.volatile(&q, p.Proto) && (inOrder || c.agrees(list[i+1:], p, ctx)) {
 			c.asked = append(c.asked, opNames[q.op])
 		}
-		if o := c.cur.test(&q, p, ctx); o != yes {
+		switch o := c.cur.test(&q, p, ctx); {
+		case o == yes:
+		case o == doomed:
+			all = doomed
+		case all == doomed:
+			return opNames[q.op], short
+		default:
 			return opNames[q.op], o
 		}
 	}
-	return "", yes
+	return "", all
 }
 
 // agrees says whether what the matcher asks before the first condition of a list holds: conditions behind it that an entry

@@ -298,7 +298,7 @@ func (t *hashTable) peek(h held, p *packet.Packet, now int64) outcome {
 	return answer(ok)
 }
 
-// key writes what a packet is told apart by; false when it has no ports where they are asked for (hashlimit_init_dst).
+// key writes what a packet is told apart by; false when its ports are asked for and cannot be found (hashlimit_init_dst).
 func (t *hashTable) key(p *packet.Packet, k *storeKey) bool {
 	var src, dst packet.Addr
 	if t.mode&HashSrcIP != 0 {
@@ -309,7 +309,10 @@ func (t *hashTable) key(p *packet.Packet, k *storeKey) bool {
 	}
 	ports := uint64(0)
 	if t.mode&(HashSrcPort|HashDstPort) != 0 {
-		if at := portsOffset(p.Proto); at >= 0 {
+		if endless(p) {
+			return false
+		}
+		if at := portsOffset(p.Proto); at >= 0 && p.Flags&packet.LaterFragment == 0 {
 			l4 := int(p.L4) + at
 			if int(p.End)-l4 < 4 {
 				return false
@@ -328,6 +331,12 @@ func (t *hashTable) key(p *packet.Packet, k *storeKey) bool {
 		*k = storeKey{src.Lo<<32 | dst.Lo&math.MaxUint32, ports}
 	}
 	return true
+}
+
+// endless says that the extension headers of an IPv6 packet end in none, or beyond it (ipv6_skip_exthdr fails,
+// net/ipv6/exthdrs_core.c). It ends at a fragment header with an offset as well.
+func endless(p *packet.Packet) bool {
+	return p.Problem == packet.ProblemExtHeader && p.Flags&packet.LaterFragment == 0 && (p.Proto != headerFragment || p.L4+4 > p.End)
 }
 
 // portsOffset returns where in the transport header Linux looks for two ports (proto_ports_offset,

@@ -116,6 +116,13 @@ func (l *linear) chain(table, base, name string, p *packet.Packet, c *Context) i
 		}
 		l.path = append(l.path, r)
 		l.decided = r
+		if hotdrop && r.Target.Verb != VerbDrop && r.Target.Verb != VerbReject {
+			if r.Target.Verb == VerbEffect && !l.effect(r.Target.Effect, base, p, c) {
+				return dropped
+			}
+			l.decided = nil
+			return hot
+		}
 		switch r.Target.Verb {
 		case VerbAccept:
 			return accepted
@@ -316,6 +323,10 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 		return false
 	}
 	th := p.Frame[p.L4:p.End]
+	any := th // what is read by who does not ask for fragments
+	if p.Flags&packet.LaterFragment != 0 {
+		any = p.Frame[p.L3:p.End]
+	}
 	has := func(n int) bool {
 		if p.Flags&packet.LaterFragment != 0 {
 			return false
@@ -407,11 +418,11 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 				return false
 			}
 			if x := m.Chunks; x != nil {
-				found, other := map[uint8]bool{}, false
+				found, other, broken := map[uint8]bool{}, false, false
 				for at := 12; at == 12 || at < len(th); {
-					if at+4 > len(th) || th[at+2]|th[at+3] == 0 {
+					if broken = at+4 > len(th) || th[at+2]|th[at+3] == 0; broken {
 						*hotdrop = true
-						return false
+						break
 					}
 					kind, good := th[at], x.Types[th[at]/32]>>(th[at]%32)&1 == 1
 					for k := len(x.Flags) - 1; good && k >= 0; k-- {
@@ -436,7 +447,7 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 				for k := range 256 {
 					every = every && (x.Types[k/32]>>(k%32)&1 == 0 || found[uint8(k)])
 				}
-				if []bool{every, len(found) > 0, !other}[x.Mode] == x.Not {
+				if !broken && []bool{every, len(found) > 0, !other}[x.Mode] == x.Not || broken && !x.Not {
 					return false
 				}
 			}
@@ -450,7 +461,7 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 		case *AddrTypeMatch:
 			kind := func(a netip.Addr) (t AddrTypes) {
 				switch {
-				case a.Is4() && (a == netip.IPv4Unspecified() || a == netip.MustParseAddr("255.255.255.255")):
+				case a.Is4() && (a == netip.IPv4Unspecified() || a == netip.MustParseAddr("255.255.255.255")) || a == netip.MustParseAddr("127.255.255.255") && !m.LimitIn && !m.LimitOut:
 					return TypeBroadcast
 				case a.Is4In6():
 					return 0
@@ -503,10 +514,10 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 			if m.ECT && (p.TOS&3 == m.Codepoint) == m.NotECT {
 				return false
 			}
-			if (m.CWR || m.ECE) && len(th) < 20 {
+			if (m.CWR || m.ECE) && len(any) < 20 {
 				return false
 			}
-			if m.CWR && th[13]>>7 == 1 == m.NotCWR || m.ECE && th[13]>>6&1 == 1 == m.NotECE {
+			if m.CWR && any[13]>>7 == 1 == m.NotCWR || m.ECE && any[13]>>6&1 == 1 == m.NotECE {
 				return false
 			}
 		case *MarkMatch:
@@ -556,16 +567,12 @@ func (l *linear) rule(base string, r *Rule, p *packet.Packet, c *Context, hotdro
 				return false
 			}
 		case *MSSMatch:
-			if !has(20) {
-				return false
-			}
-			n := int(th[12]>>4) * 4
-			if n < 20 || n > len(th) {
+			if len(any) < 20 || any[12]>>4 < 5 || int(any[12]>>4)*4 > len(any) {
 				*hotdrop = true
 				return false
 			}
 			hit := false
-			for o := th[20:n]; len(o) > 0; {
+			for o := any[20 : any[12]>>4*4]; len(o) > 0; {
 				if len(o) >= 4 && o[0] == 2 && o[1] == 4 {
 					hit = within(binary.BigEndian.Uint16(o[2:]), PortRange{Lo: m.Lo, Hi: m.Hi})
 					break

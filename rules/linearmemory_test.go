@@ -54,14 +54,34 @@ func (m *linearMemory) match(x Match, base string, p *packet.Packet, c *Context,
 		if t.cfg.mode&HashDstIP != 0 {
 			key += " to " + masked(p.Dst, x.DstMask)
 		}
-		th := p.Frame[p.L4:p.End]
+		th, ports := p.Frame[p.L4:p.End], t.cfg.mode&(HashSrcPort|HashDstPort) != 0
+		if p.Family == 6 && ports {
+			next, rest := p.Frame[p.L3+6], p.Frame[p.L3+40:p.End]
+			for next == 0 || next == 43 || next == 44 || next == 51 || next == 59 || next == 60 {
+				if next == 59 || len(rest) < 2 || next == 44 && len(rest) < 4 {
+					*hotdrop = true
+					return false
+				}
+				n := 8 * (int(rest[1]) + 1)
+				switch next {
+				case 44:
+					if n = 8; binary.BigEndian.Uint16(rest[2:])>>3 != 0 {
+						ports, next = false, 255
+						continue
+					}
+				case 51:
+					n = 4 * (int(rest[1]) + 2)
+				}
+				next, rest = rest[0], rest[min(n, len(rest)):]
+			}
+		}
 		for i, bit := range []uint8{HashSrcPort, HashDstPort} {
 			switch p.Proto {
 			case 6, 17, 33, 50, 132, 136:
 			default:
 				continue
 			}
-			if t.cfg.mode&bit == 0 {
+			if t.cfg.mode&bit == 0 || !ports {
 				continue
 			}
 			if len(th) < 4 {

@@ -78,7 +78,7 @@ func (l *linear) dccp(m *DCCPMatch, th []byte, hotdrop *bool) bool {
 	end := 4 * int(th[4])
 	if end < size || end > size && end > len(th) {
 		*hotdrop = true
-		return false
+		return m.Option.Not
 	}
 	found := false
 	for o := th[min(size, len(th)):min(end, len(th))]; len(o) > 0 && !found; {

@@ -277,6 +277,8 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 				id := RuleID(len(w.m.rs.rules) + idFull)
 				w.note(id)
 				return Drop, id
+			case doomed:
+				return w.doom(r, k.verb, p, c)
 			}
 		}
 		w.note(r.id)
@@ -304,6 +306,26 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			w.enter(f, r.arg)
 		}
 	}
+}
+
+// doom carries out a rule that holds, of a packet that is dropped behind it.
+func (w *walk) doom(r *rule, verb Verb, p *packet.Packet, c *Context) (Verdict, RuleID) {
+	w.note(r.id)
+	switch verb {
+	case VerbDrop, VerbReject:
+		return Drop, r.id
+	case VerbLog:
+		if w.m.rs.opt.Logs {
+			w.m.log(r.id, c.Mark)
+		}
+	case VerbEffect:
+		if !w.apply(&w.g.effects[r.arg], p, c) {
+			return Drop, r.id
+		}
+	}
+	id := RuleID(len(w.m.rs.rules) + idShort)
+	w.note(id)
+	return Drop, id
 }
 
 // enter leads the packet down the trees of a chain.
@@ -443,6 +465,7 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 		first, n = r.pred, r.all
 	}
 	list := w.g.preds[first : first+uint32(n)]
+	all := yes
 	for k := range list {
 		q := &list[k]
 		if q.op == opSet {
@@ -456,11 +479,17 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 		if q.n == 1 && q.op >= opDir && (c.State == Invalid || c.State == Untracked) {
 			continue
 		}
-		if o := w.g.test(q, p, c); o != yes {
+		switch o := w.g.test(q, p, c); {
+		case o == yes:
+		case o == doomed:
+			all = doomed
+		case all == doomed:
+			return short
+		default:
 			return o
 		}
 	}
-	return yes
+	return all
 }
 
 // addressed says whether a rule that asks for a protocol, and whose entry agrees, drops a packet that has none that can be

@@ -45,7 +45,7 @@ const (
 	opLimit                // buckets[a]
 	opNth                  // counters[a]
 	opRandom               // with probability a of 1<<31
-	opMSS                  // maximum segment size lo..hi in the TCP options
+	opMSS                  // maximum segment size lo..hi in the TCP options, and a header to read them from
 	opVLAN                 // lo..hi id of the outermost VLAN tag
 	opPCP                  // lo..hi priority of it
 	opText                 // texts[a] in bytes lo to hi of the datagram
@@ -92,6 +92,9 @@ const (
 	yes           // also the answer of a rule all of whose conditions hold
 	short         // the packet lacks the header that was asked for: xtables drops it on the spot
 	full          // what the rule remembers has no room for the packet's address: the same
+	// doomed: the condition holds, and the packet is dropped once its rule, if that holds as well, is carried out. xtables
+	// turns round what a negated match found, also that something is malformed.
+	doomed
 )
 
 func answer(b bool) outcome {
@@ -233,10 +236,11 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 	case opTOS:
 		ok = uint16(p.TOS)&q.hi == q.lo
 	case opCWR:
-		if p.End-p.L4 < 20 {
+		h := supposedTCP(p)
+		if len(h) < 20 {
 			return no
 		}
-		ok = uint16(p.Frame[p.L4+13])&q.lo != 0
+		ok = uint16(h[13])&q.lo != 0
 	case opMark:
 		ok = c.Mark&q.b == q.a
 	case opConnMark:

@@ -41,7 +41,7 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	q.Frame = append([]byte(nil), p.Frame...)
 	o, e := new(packet.Packet), *c // for Explain
 	*o = *q
-	o.Frame = append([]byte(nil), p.Frame...)
+	o.Frame = slices.Clip(append([]byte(nil), p.Frame...))
 	p.Frame = p.Frame[:len(p.Frame):len(p.Frame)] // segments do not grow: counters would have several lengths
 	r := m.Match(p, c)
 	m.Count(r.Trace, int(p.End)-int(p.L3))

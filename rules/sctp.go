@@ -215,20 +215,25 @@ func (x *ChunkMatch) flagged(t, flags uint8) bool {
 	return true
 }
 
-// test follows match_packet of net/netfilter/xt_sctp.c. A chunk that is cut off, or says it is empty, drops the packet.
+// test follows match_packet of net/netfilter/xt_sctp.c. A chunk that is cut off, or says it is empty, drops the packet; to a
+// negated question that says yes before.
 func (x *ChunkMatch) test(p *packet.Packet) outcome {
 	left := x.Types
 	hit := x.Mode == chunkOnly
 	at := int(p.L4) + 12
+	broken := short
+	if x.Not {
+		broken = doomed
+	}
 walk:
 	for first := true; first || at < int(p.End); first = false {
 		if at+4 > int(p.End) {
-			return short
+			return broken
 		}
 		c := p.Frame[at:]
 		length := int(binary.BigEndian.Uint16(c[2:]))
 		if length == 0 {
-			return short
+			return broken
 		}
 		at += (length + 3) &^ 3
 		ok := x.has(c[0]) && x.flagged(c[0], c[1])

@@ -26,14 +26,24 @@ func (m *MSSMatch) AppendSave(b []byte) []byte {
 }
 
 func (m *MSSMatch) compile(c *compiler) {
-	c.ask(pred{op: opHeader, lo: 20})
 	c.ask(pred{op: opMSS, not: m.Not, lo: m.Lo, hi: m.Hi})
 }
 
-// tcpMSS tests the option as xt_tcpmss does: the first one of kind 2 whose length is 4 counts. The header's first 20
-// bytes are there.
+// supposedTCP returns what xt_ecn and xt_tcpmss take for a TCP header. They do not ask whether they have a first fragment:
+// where no transport header was found in IPv6 they read from the IP header on (ip6_packet_match leaves thoff at 0).
+func supposedTCP(p *packet.Packet) []byte {
+	if p.Flags&packet.LaterFragment != 0 {
+		return p.Frame[p.L3:p.End]
+	}
+	return p.Frame[p.L4:p.End]
+}
+
+// tcpMSS tests the option as xt_tcpmss does: the first one of kind 2 whose length is 4 counts.
 func tcpMSS(p *packet.Packet, q *pred) outcome {
-	h := p.Frame[p.L4:p.End]
+	h := supposedTCP(p)
+	if len(h) < 20 {
+		return short
+	}
 	size := int(h[12]>>4) * 4
 	if size < 20 || size > len(h) {
 		return short

@@ -26,6 +26,10 @@ type Generator struct {
 	Sets []Set
 	// Now is the time of the run, of which rules of -m time are made that do not change within it.
 	Now time.Time
+	// Tag ends the names of what the kernel may keep for a moment longer than the rules: another rule set has another one.
+	Tag string
+	// Limits: with -m connlimit, which the kernel judges exactly only some jiffies apart.
+	Limits bool
 }
 
 // New returns a generator for the twin. Two with the same numbers make the same.
@@ -50,7 +54,7 @@ func (g Generator) Not() string {
 // Addr returns an address of the pool of an IP version, 4 or 6.
 func (g Generator) Addr(version int) netip.Addr {
 	if g.one(12) { // one of a type of its own
-		list := []string{"127.0.0.1", "224.0.0.5", "255.255.255.255", "0.0.0.0", "0.1.2.3", "240.0.0.1"}
+		list := []string{"127.0.0.1", "127.255.255.255", "224.0.0.5", "255.255.255.255", "0.0.0.0", "0.1.2.3", "240.0.0.1"}
 		if version == 6 {
 			list = []string{"::1", "ff02::1", "::", "fe80::1"}
 		}
@@ -143,6 +147,9 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 			for chain == "PREROUTING" && strings.Contains(conditions, " -o ") || chain == "POSTROUTING" && (strings.Contains(conditions, " -i ") || strings.Contains(conditions, "-m mac") || strings.Contains(conditions, "-m eui64") || strings.Contains(conditions, "--limit-iface-in")) || g.refused(name, conditions) {
 				conditions = g.Conditions(version, early)
 			}
+			if g.Side == Kernel && !early && g.one(6) && strings.Contains(b.String(), "--helper tftp") {
+				conditions = " -m helper " + g.Not() + "--helper " + g.Pick("tftp", "tftp", "tftp-69", `""`, "ftp")
+			}
 			if len(g.Sets) > 0 {
 				if !g.one(3) {
 					conditions = ""
@@ -154,6 +161,10 @@ func (g Generator) table(b *strings.Builder, version int, name string, base ...s
 					fmt.Fprintf(b, "-A %s%s%s\n", chain, conditions, g.setTarget(version, name))
 					continue
 				}
+			}
+			if g.Side == Kernel && early && g.one(12) {
+				fmt.Fprintf(b, "-A %s -p udp%s -j CT --helper tftp\n", chain, g.Pick("", " -s "+g.Prefix(version), " -m udp --dport "+g.Ports()))
+				continue
 			}
 			if g.Side == Kernel && name == "mangle" && g.one(8) {
 				conditions, target := g.rewriting(version)
@@ -290,6 +301,8 @@ func (g Generator) Conditions(version int, early bool) string {
 			return g.odd(version, early)
 		case n < 10 && !early:
 			return g.connection(version)
+		case n < 12 && !early && g.Limits:
+			return g.connections()
 		}
 	}
 	var b strings.Builder
@@ -443,11 +456,7 @@ func (g Generator) connection(version int) string {
 			}
 		}
 	}
-	confirmed := "SEEN_REPLY,CONFIRMED"
-	if g.Side == Kernel {
-		confirmed = "SEEN_REPLY" // a connection that the segment at hand ends is still confirmed in Linux
-	}
-	some(g.Not() + "--ctstatus " + g.Pick("ASSURED", confirmed, "NONE", "EXPECTED"))
+	some(g.Not() + "--ctstatus " + g.Pick("ASSURED", "SEEN_REPLY,CONFIRMED", "CONFIRMED", "NONE", "EXPECTED"))
 	expire := g.Pick("10", "5:100", "0:20")
 	if g.Side == Kernel {
 		// No timeout that a connection of a few packets can have is near a bound: the two sides count down apart.

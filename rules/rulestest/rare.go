@@ -17,9 +17,9 @@ func (g Generator) rare(version int, early bool) string {
 		" -m u32 " + not + "--u32 " + U32Blank, " -m u32 " + not + "--u32 " + U32Blank,
 		" -m quota " + not + "--quota " + g.Pick("0", "100", "400", "1500", "9000"),
 		g.time(),
-		// Not negated: of a packet whose chunks are cut off Linux then counts the rule before it drops it.
-		" -p sctp -m sctp --chunk-types " + g.Pick("all ", "any ", "only ") + g.Pick("DATA", "INIT", "INIT,DATA:B", "SACK,ABORT", "ALL", "NONE", "DATA:bE,ERROR", "INIT,SACK"),
+		" -p sctp -m sctp " + not + "--chunk-types " + g.Pick("all ", "any ", "only ") + g.Pick("DATA", "INIT", "INIT,DATA:B", "SACK,ABORT", "ALL", "NONE", "DATA:bE,ERROR", "INIT,SACK"),
 		" -p esp -m esp " + not + "--espspi " + g.Pick("0:4", "5", "3:4294967295", "0x100:0x200"),
+		g.rate(version), g.rate(version), g.recent(version), g.recent(version),
 	}
 	if version == 4 {
 		list = append(list, " -p ah -m ah "+not+"--ahspi "+g.Pick("0:4", "5", "3:4294967295"))
@@ -35,9 +35,59 @@ func (g Generator) rare(version int, early bool) string {
 			" -m conntrack "+not+"--ct"+g.Pick("orig", "repl")+end+" "+g.Prefix(version), " -m conntrack "+not+"--ct"+g.Pick("orig", "repl")+end+"port "+g.Ports(),
 			" -m conntrack "+not+"--ctstatus "+g.Pick("ASSURED", "SEEN_REPLY", "NONE"), " -m conntrack "+not+"--ctexpire "+g.Pick("20:45", "200:500000", "0:45"),
 			" -m connlabel "+not+"--label "+g.Pick("1", "64", "127")+g.Pick("", " --set"), " -m connlabel "+not+"--label "+g.Pick("1", "64"),
-			" -m helper "+not+"--helper "+g.Pick("ftp", "ftp-2121", "tftp", `""`))
+			" -m helper "+not+"--helper "+g.Pick("ftp", "tftp", "tftp-69", `""`), " -m connbytes "+not+"--connbytes "+g.bytes(), " -m connbytes "+not+"--connbytes "+g.bytes())
 	}
 	return g.Pick(list...)
+}
+
+// bytes returns what -m connbytes asks.
+func (g Generator) bytes() string {
+	mode := g.Pick("packets", "bytes", "avgpkt")
+	n := g.Pick("1", "1:1", "2", "2:3", "0:4", "3:")
+	if mode != "packets" {
+		n = g.Pick("60", "0:100", "80:120", "100:", "300:900")
+	}
+	return n + " --connbytes-mode " + mode + " --connbytes-dir " + g.Pick("original", "reply", "both")
+}
+
+// masks are prefix lengths that keep some of the addresses of the pool apart.
+func masks(version int) (whole, part string) {
+	if version == 6 {
+		return "128", "64"
+	}
+	return "32", "17"
+}
+
+// rate returns a match of hashlimit so slow that no further token comes while packets do. A table's properties hang on its
+// name.
+func (g Generator) rate(version int) string {
+	whole, part := masks(version)
+	const keep = " --hashlimit-htable-expire 600000 "
+	table := g.Pick(
+		"a%s --hashlimit-mode srcip --hashlimit-burst 2 --hashlimit-srcmask "+part+keep,
+		"b%s --hashlimit-mode srcip,dstip,dstport --hashlimit-burst 1 --hashlimit-dstmask "+whole+keep,
+		"c%s --hashlimit-mode srcport --hashlimit-burst 3 --hashlimit-htable-size 64 --hashlimit-htable-max 4096 --hashlimit-htable-gcinterval 60000"+keep,
+		"d%s --hashlimit-burst 9"+keep,
+		"e%s --hashlimit-mode dstip,srcport --hashlimit-burst 1 --hashlimit-dstmask "+part+keep,
+	)
+	return " -m hashlimit " + g.Pick("--hashlimit-upto", "--hashlimit-above", "! --hashlimit-upto", "! --hashlimit-above") + " 1/hour --hashlimit-name " + fmt.Sprintf(table, g.Tag)
+}
+
+// recent returns a match of recent whose times are long past what packets take.
+func (g Generator) recent(version int) string {
+	do := g.Pick("--set", "--set", "--remove", "--rcheck", "--rcheck --hitcount 3", "--update --hitcount 2", "--update --seconds 600", "--rcheck --seconds 600 --hitcount 2", "--update --seconds 900 --reap",
+		"--rcheck --rttl", "--update --rttl --hitcount 5")
+	mask := "255.255.128.0"
+	if version == 6 {
+		mask = "ffff:ffff:ffff:ffff::"
+	}
+	return " -m recent " + g.Not() + do + g.Pick(" --name q"+g.Tag+" --mask "+mask, " --name p"+g.Tag, " --name p"+g.Tag) + g.Pick("", " --rdest", " --rsource")
+}
+
+// connections returns a match of connlimit, asked of packets that may begin a connection.
+func (g Generator) connections() string {
+	return g.Pick(" -p tcp -m tcp --tcp-flags SYN,ACK,RST,FIN SYN", " -p udp -m conntrack --ctstate NEW", " -m conntrack --ctstate NEW") + " -m connlimit " +
+		g.Pick("--connlimit-above ", "--connlimit-upto ", "! --connlimit-upto ") + g.Pick("0", "1", "2", "5") + g.Pick("", " --connlimit-mask 0", " --connlimit-mask 16", " --connlimit-mask 31") + g.Pick("", " --connlimit-saddr", " --connlimit-daddr")
 }
 
 // header returns a match about extension headers of IPv6.
@@ -47,7 +97,9 @@ func (g Generator) header() string {
 	case 0:
 		return " -m ah " + g.Pick(not+"--ahspi "+g.Pick("0:4", "5", "3:4294967295"), not+"--ahlen "+g.Pick("12", "16", "24"), "--ahres", "--ahres", "--ahspi 0:9 "+not+"--ahlen 24 --ahres")
 	case 1:
-		return " -m frag " + g.Pick(not+"--fragid "+g.Pick("0:4", "5", "3:4294967295"), "--fragres", "--fragfirst", "--fragmore", "--fraglast", "--fraglast", "--fragid 0:9 "+not+"--fraglen 8")
+		id := g.Uint32() | 1<<16 // such as no other rule asks for
+		return " -m frag " + g.Pick(not+"--fragid "+g.Pick(fmt.Sprintf("%d:%d", id-4, id), fmt.Sprint(id), fmt.Sprintf("%d:4294967295", id)), "--fragres", "--fragfirst", "--fragmore", "--fraglast", "--fraglast",
+			fmt.Sprintf("--fragid %d:%d ", id-9, id)+not+"--fraglen 8")
 	case 2, 3:
 		return " -m ipv6header " + not + "--header " + g.Pick("prot", "hop,prot", "route,prot", "hop,route,prot", "dst,prot", "ah,prot", "ah", "esp", "none", "frag,prot", "hop,dst,esp", "hop", "dst,route", "prot") + g.Pick("", " --soft")
 	case 4, 5:

@@ -66,6 +66,12 @@ var refines = map[string]bool{
 	"cluster --cluster-total-nodes": true, "cluster --cluster-hash-seed": true, "ipcomp --compres": true,
 	"statistic --mode": true, "statistic --packet": true, "string --algo": true, "string --from": true, "string --to": true, "string --icase": true,
 	"time --timestop": true, "time --kerneltz": true, "time --contiguous": true,
+	"connlimit --connlimit-mask": true, "connlimit --connlimit-saddr": true, "connlimit --connlimit-daddr": true,
+	"hashlimit --hashlimit-name": true, "hashlimit --hashlimit-mode": true, "hashlimit --hashlimit-burst": true, "hashlimit --hashlimit-srcmask": true,
+	"hashlimit --hashlimit-dstmask": true, "hashlimit --hashlimit-htable-size": true, "hashlimit --hashlimit-htable-max": true,
+	"hashlimit --hashlimit-htable-gcinterval": true, "hashlimit --hashlimit-htable-expire": true,
+	"recent --name": true, "recent --mask": true, "recent --rsource": true, "recent --rdest": true, "recent --seconds": true, "recent --hitcount": true,
+	"recent --reap": true, "recent --rttl": true,
 }
 
 // always are options that hold for every packet, negated or not, or for none, with the reason; and such as are no question.
@@ -75,13 +81,18 @@ var always = map[string]string{
 	"physdev --physdev-is-out":     "but before the way out is known every packet leaves by a port",
 	"physdev --physdev-is-bridged": "every packet is, but where --physdev-is-out does not hold",
 	"tcp --tcp-option":             "seldom alone in a rule",
-	"frag --fragres":               fragSeldom, "frag --fragfirst": fragSeldom, "frag --fragmore": fragSeldom, "frag --fraglast": fragSeldom, "frag --fragid": fragSeldom,
+	"connlimit --connlimit-above":  limitsNew, "connlimit --connlimit-upto": limitsNew, "connlimit --connlimit-mask": limitsNew,
+	"connlimit --connlimit-saddr": limitsNew, "connlimit --connlimit-daddr": limitsNew,
+	"recent --set":     "it always holds",
+	"rt --rt-segsleft": "seldom alone in a rule", "rt --rt-len": "seldom alone in a rule",
+	"frag --fragres": fragSeldom, "frag --fragfirst": fragSeldom, "frag --fragmore": fragSeldom, "frag --fraglast": fragSeldom, "frag --fragid": fragSeldom,
 	"frag --fraglen":   "nobody looks at it",
 	"statistic --mode": turnTold, "statistic --every": turnTold, "statistic --packet": turnTold,
 	"time --contiguous": "rules that have it have hours that are the whole day, or ask for weekdays as well",
 }
 
 const (
+	limitsNew  = "never alone in a rule: it asks what begins connections"
 	fragSeldom = "fragments that are judged by themselves are few, and not explained"
 	turnTold   = "whether it was a packet's turn is not told afterwards; that it counts as in Linux is"
 )

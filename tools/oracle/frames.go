@@ -67,19 +67,30 @@ func twiceFragmented(frame []byte) bool {
 	n := 0
 	next, at := frame[p.L3+6], p.L3+40
 	for at+8 <= p.End {
-		size := uint32(8)
-		switch next {
-		case packet.ProtoFragment:
+		size := extSize(next, frame[at:])
+		if size == 0 {
+			break
+		}
+		if next == packet.ProtoFragment {
 			n++
-		case packet.ProtoHopByHop, packet.ProtoRouting, packet.ProtoDestOpts:
-			size = 8 * (uint32(frame[at+1]) + 1)
-		default:
-			return n > 1
 		}
 		next = frame[at]
 		at += size
 	}
 	return n > 1
+}
+
+// extSize returns the length of an extension header of IPv6 of which two bytes are there; 0 of what is none.
+func extSize(proto uint8, h []byte) uint32 {
+	switch proto {
+	case packet.ProtoFragment:
+		return 8
+	case packet.ProtoAH:
+		return 4 * (uint32(h[1]) + 2)
+	case packet.ProtoHopByHop, packet.ProtoRouting, packet.ProtoDestOpts:
+		return 8 * (uint32(h[1]) + 1)
+	}
+	return 0
 }
 
 // compareFragments compares a datagram that the kernel put together, and cut again or not, with the fragments that left
@@ -119,11 +130,16 @@ type datagram struct {
 // of them than it stood when it cuts a datagram anew (ip6_find_1stfragopt, net/ipv6/output_core.c).
 func heads(p *packet.Packet) []byte {
 	h := bytes.Clone(p.Frame[p.L3+40 : p.FragHdr])
-	for at := 0; at+8 <= len(h); at += 8 * (int(h[at+1]) + 1) {
-		if h[at] == 44 {
+	next := p.Frame[p.L3+6]
+	for at := uint32(0); int(at)+8 <= len(h); {
+		size := extSize(next, h[at:])
+		if next = h[at]; next == packet.ProtoFragment {
 			h[at] = p.Frame[p.FragHdr]
+		}
+		if next == packet.ProtoFragment || size == 0 {
 			break
 		}
+		at += size
 	}
 	return h
 }

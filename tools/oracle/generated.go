@@ -21,6 +21,13 @@ import (
 // the rules takes about as long as they do.
 const framesPerSet = 200
 
+// framesApart is how many frames a rule set gets that wait for one another, and apart how long: some jiffies. Linux looks at
+// most once a jiffy for connections that have gone, and in the first two not for all (nf_conncount.c).
+const (
+	framesApart = 100
+	apart       = 14 * time.Millisecond
+)
+
 // ruleSummary counts what was compared of rule sets.
 type ruleSummary struct {
 	Seed        uint64         `json:"seed,omitempty"`
@@ -81,13 +88,22 @@ func generatedTrial(seed uint64) *trial {
 		t.family, version = rules.IPv6, 6
 	}
 	g := rulestest.New(seed, 20)
-	g.Side, g.Now = rulestest.Kernel, time.Now().UTC()
+	g.Side, g.Now, g.Tag = rulestest.Kernel, time.Now().UTC(), runTag
+	frames := framesPerSet
+	if g.Limits = seed%48 < 2; g.Limits {
+		frames = framesApart
+	}
 	t.text = g.RuleSet(version)
 	f, err := rules.Parse(t.name, []byte(t.text), t.family)
 	if err != nil {
 		return t // run tells what is wrong with the text
 	}
-	t.frames = newShaper(rand.New(rand.NewPCG(seed, 21)), f, t.family, t.options()).stream(framesPerSet)
+	t.frames = newShaper(rand.New(rand.NewPCG(seed, 21)), f, t.family, t.options()).stream(frames)
+	if strings.Contains(t.text, "-m connlimit") {
+		for i := range t.frames {
+			t.frames[i].sleep = apart
+		}
+	}
 	// What words of packets are asked is only known now.
 	for strings.Contains(t.text, rulestest.U32Blank) {
 		p := packet.Packet{Frame: t.frames[g.IntN(len(t.frames))].frame}

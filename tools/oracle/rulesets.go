@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +32,10 @@ type trial struct {
 	marshal marshal
 	mtu     int // of the bridge, for rules that clamp to it; 0: as it is, and the rules change no packet and no connection's mark
 }
+
+// runTag stands in names of what the kernel remembers for rules: with them go the numbers of the run. New rules are checked
+// before the old ones go, so that they would find what those have remembered.
+const runTag = "QQ"
 
 // marshal says how the rules of a trial are made for the kernel; nil: kernelText.
 type marshal func(f *rules.File, family rules.Family) []byte
@@ -65,6 +70,7 @@ type judges struct {
 	names    [packet.Ports]string // what the kernel's ports are called now
 	start    time.Time
 	cover    *coverage // nil: not kept
+	runs     uint64    // trials so far
 	ipsets   bool      // the kernel has sets of the trial before
 	mtu      int       // of the bridge; 0: as it was made
 }
@@ -267,7 +273,8 @@ func (t *trial) options() rules.Options {
 // run judges the frames of a trial by both, up to the first difference.
 func (j *judges) run(t *trial) (r trialResult, err error) {
 	r.skipped, r.odd = map[string]int{}, map[string]int{}
-	f, err := rules.Parse(t.name, []byte(t.text), t.family)
+	j.runs++
+	f, err := rules.Parse(t.name, []byte(strings.ReplaceAll(t.text, runTag, strconv.FormatUint(j.runs, 36))), t.family)
 	if err != nil {
 		return r, err
 	}
@@ -310,10 +317,11 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 	rejects := slices.ContainsFunc(rs.Rules(), func(i rules.Info) bool { return i.Rule.Target.Verb == rules.VerbReject })
 	seen := make([]bool, len(list))
 	before := map[packet.Key]conntrack.Info{} // what corewire knew of a connection after its last packet
+	begun := map[packet.Key]bool{}
 	moved := make([]bool, rs.Counters())
 	for n, s := range t.frames {
 		if s.sleep > 0 {
-			if time.Since(begin) > hurry {
+			if t.sets != "" && time.Since(begin) > hurry {
 				return r, errSlow
 			}
 			time.Sleep(s.sleep)
@@ -398,6 +406,11 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 				return r, err
 			}
 		}
+		if what != "" && begun[p.Key] && strings.Contains(t.text, "-m connlimit") { // see known
+			r.odd["connlimit"]++
+			return r, nil
+		}
+		begun[p.Key] = true
 		if what != "" {
 			r.difference = &verdictDifference{Frame: n + 1, What: what, Detail: describeVerdict(rs, n+1, &p, &k, &d, wrong)}
 			return r, nil
@@ -439,6 +452,9 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 	}
 	c := rules.Context{State: rules.State(d.State), Dir: rules.Dir(d.Dir), Now: int64(now) * 1e6, Wall: time.Now().Unix(), MTU: tapMTU}
 	if s := &k.sights[0]; s.Entry != 0 {
+		if s.Status&conntrack.StatusExpected != 0 {
+			return "", nil // of whom it was expected is not told
+		}
 		c.Status = s.Status
 		if s.Status&conntrack.StatusConfirmed != 0 {
 			c.Expires = uint32(max(0, s.left(j.kernel.hertz)) / time.Second)
@@ -449,23 +465,30 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 			if old, ok := before[d.Info.Key]; ok && s.Status&conntrack.StatusConfirmed != 0 {
 				c.ConnMark, c.Labels = old.Mark, old.Labels
 			}
-			if d.Info.Status&conntrack.StatusExpected != 0 {
-				return "", nil // of whom it was expected is not told
-			}
 		}
 	}
-	steps, _ := rs.Explain(p, &c)
+	q := *p
+	q.Frame = append(make([]byte, 0, len(p.Frame)+headroom), p.Frame...)
+	steps, _ := rs.Explain(&q, &c)
 	r.explained++
-	matched := map[rules.RuleID]bool{} // a chain may be called from several, in which the packet is not the same
+	tried := map[rules.RuleID]int{} // a chain may be called from several, in which the packet is not the same
+	for _, s := range steps {
+		tried[s.Rule]++
+	}
+	whole := true
+	for i, s := range steps {
+		if turns(rs.Rules()[s.Rule].Rule) && (s.Matched != moved[s.Rule] || tried[s.Rule] > 1) {
+			steps, whole = steps[:i], false // what comes behind it depends on its turn
+			break
+		}
+	}
+	matched := map[rules.RuleID]bool{}
 	for _, s := range steps {
 		matched[s.Rule] = matched[s.Rule] || s.Matched
 	}
 	for _, s := range steps {
 		info := &rs.Rules()[s.Rule]
-		if matched[s.Rule] != moved[s.Rule] {
-			if turns(info.Rule) {
-				return "", nil // what comes behind it depends on its turn
-			}
+		if matched[s.Rule] != moved[s.Rule] && (whole || matched[s.Rule]) {
 			return "explanation: " + rs.RuleName(s.Rule), nil
 		}
 		if j.cover != nil && !s.Matched {

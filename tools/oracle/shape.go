@@ -56,6 +56,7 @@ type shaper struct {
 	addrs    []netip.Addr
 	ports    []uint16
 	sets     map[string]*rulestest.Set // by name, that rules may ask
+	tftp     []*rules.Rule             // such as give connections this helper
 	segments bool                      // mostly of TCP, with options of every kind, and long and padded frames
 }
 
@@ -78,6 +79,9 @@ func newShaper(r *rand.Rand, f *rules.File, family rules.Family, opt rules.Optio
 			for _, r := range c.Rules {
 				if r.Family&family == 0 {
 					continue
+				}
+				if r.Target.CT != nil && r.Target.CT.Helper == "tftp" {
+					s.tftp = append(s.tftp, r)
 				}
 				a := aim{r, t.Name, c.Name}
 				s.targets = append(s.targets, a)
@@ -274,8 +278,13 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 				x.extend(51, append(h, make([]byte, n-8)...))
 			}
 		case *rules.FragMatch: // such as nobody puts together
+			// A part of a datagram that never comes whole stays in the kernel for longer than its trial: no other has its
+			// number.
 			id := pick(s, m.Lo, m.Hi)
-			if !want(m.Not) {
+			switch {
+			case m.Lo == 0 && m.Hi == 1<<32-1:
+				id = s.Uint32()
+			case !want(m.Not):
 				id = pick(s, m.Lo-1, m.Hi+1)
 			}
 			h := binary.BigEndian.AppendUint32([]byte{0, uint8(s.IntN(5) / 4), 0, uint8(s.IntN(2)) | uint8(s.IntN(5)/4)<<1}, id)
@@ -301,6 +310,8 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 					x.exts = append([]ext{{0, make([]byte, 8)}}, x.exts...)
 				case k == 3:
 					x.extend(51, []byte{0, 4, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12})
+				case k == 4:
+					x.extend(proto, binary.BigEndian.AppendUint32([]byte{0, 0, 0, 1}, s.Uint32()))
 				case k >= 4:
 					x.extend(proto, []byte{0, 0, 0, uint8(k / 4 & 1), 0, 0, 0, 9})
 				case k == 1:
@@ -591,7 +602,7 @@ func (s *shaper) remember(a netip.Addr) {
 
 // special returns an address of a type of its own.
 func (s *shaper) special() netip.Addr {
-	list := []string{"127.0.0.1", "224.0.0.5", "239.1.2.3", "10.0.0.1", "0.0.0.0", "255.255.255.255", "240.0.0.1", "169.254.1.1"}
+	list := []string{"127.0.0.1", "127.255.255.255", "224.0.0.5", "239.1.2.3", "10.0.0.1", "0.0.0.0", "255.255.255.255", "240.0.0.1", "169.254.1.1"}
 	if s.version == 6 {
 		list = []string{"::1", "ff02::1", "ff0e::5", "2001:db8::1", "::", "fe80::1", "fc00::1"}
 	}
@@ -712,7 +723,7 @@ func (x *shape) build(more ...packettest.Option) []byte {
 		b[i] = byte(i)
 	}
 	copy(b[max(0, len(b)-len(x.text))/2:], x.text)
-	opts := []packettest.Option{packettest.TTL(x.ttl), packettest.TOS(x.tos), packettest.Payload(b), packettest.Ether([6]byte{2, 0, 0, 0, 0, 2}, x.source)}
+	opts := []packettest.Option{packettest.TTL(x.ttl), packettest.TOS(x.tos), packettest.Ether([6]byte{2, 0, 0, 0, 0, 2}, x.source)}
 	if x.vlan >= 0 {
 		opts = append(opts, packettest.VLAN(uint16(x.vlan)))
 	}
@@ -733,15 +744,15 @@ func (x *shape) build(more ...packettest.Option) []byte {
 			opts = append(opts, packettest.DestinationOptions(nil))
 		}
 		for _, e := range x.exts {
-			if e.proto == 44 && x.proto == 6 { // xt_ecn does not ask whether it has a first fragment, and reads anywhere
-				e.body = slices.Clone(e.body)
-				e.body[3] &= 7
+			if e.proto == 44 && x.proto == 6 {
+				b = append(b, 0) // to a SYN without data TCPMSS adds an option, but not to what came in a fragment: package rules
 			}
 			opts = append(opts, packettest.ExtHeader(e.proto, e.body))
 		}
 	} else if x.headers == 1 {
 		opts = append(opts, packettest.IPv4Options([]byte{1, 1, 1, 1}))
 	}
+	opts = append(opts, packettest.Payload(b))
 	opts = append(opts, more...)
 	src, dst := netip.AddrPortFrom(x.src, x.sport), netip.AddrPortFrom(x.dst, x.dport)
 	switch x.proto {
@@ -796,6 +807,17 @@ func (s *shaper) frame(out []shot) []shot {
 	var b []byte
 	in := packet.Inside
 	switch n := s.IntN(100); {
+	case len(s.tftp) > 0 && s.one(12): // a request, and what the other end sends from a port of its own
+		x := s.any()
+		s.satisfy(&x, s.tftp[s.IntN(len(s.tftp))], -1)
+		x.proto, x.text, x.exts = packettest.ProtoUDP, []byte{0, 1 + byte(s.IntN(4)), 'f', 0, 'o', 0}, nil
+		x.payload = len(x.text)
+		f := &flow{shape: x}
+		out = append(out, shot{in: x.in, frame: s.next(f, false)})
+		x.in, x.src, x.dst, x.sport, x.dport, x.text = x.in.Other(), x.dst, x.src, s.port(), x.sport, nil
+		g := &flow{shape: x}
+		in, b = x.in, s.next(g, false)
+		s.flows = append(s.flows, f, g)
 	case n < 45 || len(s.flows) == 0:
 		f := &flow{shape: s.aimed(), seq: s.Uint32(), ack: s.Uint32()}
 		s.flows = append(s.flows, f)
