@@ -80,8 +80,8 @@ func TestRawVerdicts(t *testing.T) {
 	want := map[string]uint64{"raw PREROUTING 1": 1, "raw PREROUTING 2": 2, "raw PREROUTING 3": 1, "raw PREROUTING 4": 5, "raw more 1": 1, "raw more 2": 4,
 		"FORWARD 1": 4, "FORWARD policy": 0}
 	for id := range rs.Rules() {
-		if n, ok := want[rs.RuleName(rules.RuleID(id))]; !ok || counters[id].Packets != n {
-			t.Errorf("%s: %d packets, want %d", rs.RuleName(rules.RuleID(id)), counters[id].Packets, n)
+		if n, ok := want[rs.RuleName(id)]; !ok || counters[id].Packets != n {
+			t.Errorf("%s: %d packets, want %d", rs.RuleName(id), counters[id].Packets, n)
 		}
 	}
 	policy := counters[rs.ChainPolicyID("raw", "PREROUTING", rules.IPv4)].Packets + counters[rs.ChainPolicyID("raw", "PREROUTING", rules.IPv6)].Packets

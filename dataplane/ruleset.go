@@ -54,11 +54,15 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 	case s.From == nil:
 		s.Mapping = rules.Unchanged(from, rs)
 	}
+	// After changes of one rule the workers go on with the matchers that they have, as far as these have room.
+	follows := rs.Follows(from)
 	matchers := make([]*rules.Matcher, len(e.workers))
-	for i := range matchers {
-		matchers[i] = rs.NewMatcher()
+	for i, w := range e.workers {
+		if !follows || w.crowded {
+			matchers[i] = rs.NewMatcher()
+		}
 	}
-	if rs.Needs()&rules.NeedTickets != 0 {
+	if !follows && rs.Needs()&rules.NeedTickets != 0 {
 		for _, w := range e.workers {
 			failed := make(chan error, 1)
 			err := e.ask(ctx, w, func() { failed <- w.keepTickets(rs) })
@@ -70,7 +74,7 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 			}
 		}
 	}
-	if from != rs {
+	if from != rs && !follows {
 		rs.Adopt(from, s.Mapping)
 	}
 	if err := e.hold(rs); err != nil {
@@ -81,17 +85,20 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 	next := e.epochs
 	e.ruleset = rs
 	e.mu.Unlock()
-	counted := make([]rules.Counter, from.Counters())
-	copy(counted, e.counted)
 	for i, w := range e.workers {
 		m := matchers[i]
 		var old *rules.Matcher
 		change := func() {
-			if w.matcher == m {
+			if w.matcher.Ruleset() == rs {
 				return // the engine has stopped just after this was done
 			}
-			old = w.matcher
-			w.use(m)
+			if m != nil {
+				old = w.matcher
+				w.use(m)
+			} else {
+				w.matcher.Follow(rs, s.Mapping)
+				w.crowded = w.matcher.Crowded()
+			}
 			w.enter(next)
 		}
 		err := e.ask(ctx, w, change)
@@ -101,10 +108,16 @@ func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 		if err != nil {
 			return err
 		}
-		old.Counters(counted) // nobody counts with it any more
+		if old != nil { // nobody counts with it any more
+			e.counted = append(e.counted, make([]rules.Counter, from.Counters()-len(e.counted))...)
+			old.Counters(e.counted)
+			w.crowded = false
+		}
 	}
 	e.release(from)
-	e.counted = s.Mapping.Apply(counted, rs.Counters())
+	if e.counted = s.Mapping.Apply(e.counted, rs.Counters()); s.Set != nil {
+		e.counted = append(e.counted, make([]rules.Counter, rs.Counters()-len(e.counted))...)
+	}
 	for id, set := range s.Set {
 		if set {
 			e.counted[id] = s.Counters[id]

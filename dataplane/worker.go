@@ -18,6 +18,7 @@ type Worker struct {
 	defrag  *conntrack.Defrag // fragments from the wire
 	regroup *conntrack.Defrag // complete datagrams that other workers handed over, put together again
 	matcher *rules.Matcher
+	crowded bool          // Matcher.Crowded when rules last changed; Engine.reload guards it
 	raw     *raw          // nil without a raw table; changes with matcher
 	context rules.Context // of the packet being matched; reused
 	tickets tickets       // room for the context's

@@ -82,6 +82,13 @@ func (m *Matcher) Prepare(pkts []packet.Packet) {
 	}
 }
 
+// forget forgets what was found.
+func (a *ahead) forget() {
+	for i := range a.lanes {
+		a.lanes[i].found = 0
+	}
+}
+
 // prepareNarrow is Prepare for the IPv4 packets that are in todo.
 func (m *Matcher) prepareNarrow(pkts []packet.Packet, todo []uint16) {
 	a, g := m.ahead, &m.rs.prog[filterPlace]

@@ -87,7 +87,7 @@ func (rs *Ruleset) HasTable(table string, f Family) bool {
 }
 
 // policyID returns the RuleID of a program's policy.
-func (rs *Ruleset) policyID(place int) RuleID { return RuleID(len(rs.rules) + place) }
+func (rs *Ruleset) policyID(place int) RuleID { return rs.extra(place) }
 
 // ChainPolicyID returns the RuleID of the policy of a base chain that packets pass, for one IP version; with another
 // chain that of filter's FORWARD.

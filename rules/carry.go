@@ -1,41 +1,96 @@
 package rules
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"maps"
+)
 
 // NoRule is the RuleID of no rule.
 const NoRule = ^RuleID(0)
 
-// Mapping says what became of the counters of a rule set in another: by RuleID of the former, policies included, the
-// RuleID of the latter, or NoRule.
-type Mapping []RuleID
+// Mapping says which RuleID of a rule set is which of another, policies included. The zero Mapping is that of changes of one
+// rule: each RuleID is what it was.
+type Mapping struct {
+	list []RuleID          // by the former RuleID, NoRule for what has gone; nil: each is what it was,
+	but  map[RuleID]RuleID // except these
+}
+
+// New returns what a RuleID of the former rule set is in the latter, NoRule when it has gone.
+func (m Mapping) New(id RuleID) RuleID {
+	if m.list != nil {
+		return m.list[id]
+	}
+	if now, ok := m.but[id]; ok {
+		return now
+	}
+	return id
+}
+
+// newMapping returns a mapping from a rule set in which everything has gone.
+func newMapping(from *Ruleset) Mapping {
+	list := make([]RuleID, from.Counters())
+	for id := range list {
+		list[id] = NoRule
+	}
+	return Mapping{list: list}
+}
+
+// without returns the mapping for a further change of one rule: the rule that is id now has gone, or has become another.
+func (m Mapping) without(id, now RuleID) Mapping {
+	but := maps.Clone(m.but)
+	if but == nil {
+		but = make(map[RuleID]RuleID)
+	}
+	for was, is := range but {
+		if is == id {
+			but[was] = now
+		}
+	}
+	but[id] = now
+	return Mapping{but: but}
+}
+
+// move moves counters in place, where each RuleID is what it was but for a few; those of what has gone become zero.
+func (m Mapping) move(counters []Counter) {
+	for id, now := range m.but {
+		n := counters[id]
+		counters[id] = Counter{}
+		if now != NoRule {
+			counters[now].Packets += n.Packets
+			counters[now].Bytes += n.Bytes
+		}
+	}
+}
 
 // Unchanged finds the rules of a set that another one has too. A rule is the same when table, chain, IP versions and text
 // as iptables-save prints it are; of several alike, the first is the first of the others, and so on: where in the chain
 // they stand, in which file and on which line says nothing. A policy is the same when its verdict is.
 func Unchanged(from, to *Ruleset) Mapping {
 	// The text of a rule is made once for each set; alike rules of the new set are a list, by the next of each.
-	first := make(map[string]RuleID, len(to.rules))
-	next := make([]RuleID, len(to.rules))
+	type twins struct{ first, last RuleID }
+	found := make(map[string]twins, to.Len())
+	next := make([]RuleID, to.Counters())
 	var key []byte
-	for id := len(to.rules) - 1; id >= 0; id-- {
-		key = to.rules[id].appendIdentity(key[:0])
-		after, ok := first[string(key)]
-		if !ok {
-			after = NoRule
+	for id, info := range to.Rules() {
+		key = info.appendIdentity(key[:0])
+		next[id] = NoRule
+		same, ok := found[string(key)]
+		if ok {
+			next[same.last] = id
+		} else {
+			same.first = id
 		}
-		next[id] = after
-		first[string(key)] = RuleID(id)
+		same.last = id
+		found[string(key)] = same
 	}
-	m := make(Mapping, from.Counters())
-	for id := range from.rules {
-		key = from.rules[id].appendIdentity(key[:0])
-		same, ok := first[string(key)]
-		if !ok || same == NoRule {
-			m[id] = NoRule
-			continue
+	m := newMapping(from)
+	for id, info := range from.Rules() {
+		key = info.appendIdentity(key[:0])
+		if same, ok := found[string(key)]; ok && same.first != NoRule {
+			m.list[id] = same.first
+			same.first = next[same.first]
+			found[string(key)] = same
 		}
-		m[id] = same
-		first[string(key)] = next[same]
 	}
 	from.mapExtra(to, m)
 	return m
@@ -44,11 +99,11 @@ func Unchanged(from, to *Ruleset) Mapping {
 // mapExtra maps what stands behind the rules: the policies that are the same, and the count of short headers.
 func (rs *Ruleset) mapExtra(to *Ruleset, m Mapping) {
 	for k := range idExtra {
-		m[len(rs.rules)+k] = RuleID(len(to.rules) + k)
+		m.list[rs.extra(k)] = to.extra(k)
 	}
 	for place := range rs.prog {
 		if rs.prog[place].policy != to.prog[place].policy {
-			m[rs.policyID(place)] = NoRule
+			m.list[rs.policyID(place)] = NoRule
 		}
 	}
 }
@@ -60,11 +115,17 @@ func (i *Info) appendIdentity(b []byte) []byte {
 	return i.Rule.AppendSave(b, i.Chain)
 }
 
-// Apply returns the counters of the former rule set as those of the latter, which has n of them. What has gone counts
-// nowhere.
+// Apply returns the counters of the former rule set as those of the latter, which has n of them, perhaps in the same place.
+// What has gone counts nowhere.
 func (m Mapping) Apply(counters []Counter, n int) []Counter {
+	if m.list == nil {
+		if len(counters) > 0 {
+			m.move(counters)
+		}
+		return counters
+	}
 	out := make([]Counter, n)
-	for id, to := range m {
+	for id, to := range m.list {
 		if to != NoRule && id < len(counters) {
 			out[to].Packets += counters[id].Packets
 			out[to].Bytes += counters[id].Bytes
@@ -111,10 +172,7 @@ func adopt[T any](to []*T, toRules []RuleID, from []*T, fromRules []RuleID, m Ma
 	}
 	at := make(map[RuleID][]*T, len(from))
 	for k, id := range fromRules {
-		if id == NoRule { // its rule went by a change that left the list as it was
-			continue
-		}
-		if now := m[id]; now != NoRule {
+		if now := m.New(id); now != NoRule {
 			at[now] = append(at[now], from[k])
 		}
 	}
@@ -129,8 +187,8 @@ func adopt[T any](to []*T, toRules []RuleID, from []*T, fromRules []RuleID, m Ma
 // have any: what iptables-restore -c restores. Policies always have.
 func (rs *Ruleset) FileCounters() (counters []Counter, has []bool) {
 	counters, has = make([]Counter, rs.Counters()), make([]bool, rs.Counters())
-	for id := range rs.rules {
-		counters[id], has[id] = rs.rules[id].Counter, rs.rules[id].Rule.Counted
+	for id, info := range rs.Rules() {
+		counters[id], has[id] = info.Counter, info.Rule.Counted
 	}
 	for i := range rs.chains {
 		c := &rs.chains[i]

@@ -60,29 +60,28 @@ COMMIT
 	}
 	m := Unchanged(from, to)
 	var got []string
-	for id, now := range m {
-		got = append(got, name(from, RuleID(id))+" is "+name(to, now))
+	for id := range from.Rules() {
+		got = append(got, name(from, id)+" is "+name(to, m.New(id)))
 	}
 	want := []string{
 		"raw PREROUTING 1 is raw PREROUTING 1", "FORWARD 1 is FORWARD 3", "FORWARD 2 is FORWARD 2", "FORWARD 3 is gone", "FORWARD 4 is FORWARD 1",
 		"a 1 is gone", "b 1 is b 1",
 	}
-	if n := len(from.Rules()); !slices.Equal(got[:n], want) {
-		t.Errorf("got %q", got[:n])
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
 	}
-	for id := range from.Counters() {
-		if id := RuleID(id); id >= RuleID(len(from.Rules())) {
-			gone := id == from.PolicyID(IPv4) || id == from.PolicyID(IPv6)
-			if (m[id] == NoRule) != gone || !gone && from.RuleName(id) != to.RuleName(m[id]) {
-				t.Errorf("%s is %s", from.RuleName(id), name(to, m[id]))
-			}
+	for k := range idExtra {
+		id := from.extra(k)
+		gone := id == from.PolicyID(IPv4) || id == from.PolicyID(IPv6)
+		if (m.New(id) == NoRule) != gone || !gone && from.RuleName(id) != to.RuleName(m.New(id)) {
+			t.Errorf("%s is %s", from.RuleName(id), name(to, m.New(id)))
 		}
 	}
 	old := make([]Counter, from.Counters())
 	for id := range old {
 		old[id] = Counter{uint64(id + 1), 10}
 	}
-	if now := m.Apply(old, to.Counters()); now[m[1]] != (Counter{2, 10}) || now[to.PolicyID(IPv4)] != (Counter{}) {
+	if now := m.Apply(old, to.Counters()); now[m.New(1)] != (Counter{2, 10}) || now[to.PolicyID(IPv4)] != (Counter{}) {
 		t.Errorf("counters %v", now)
 	}
 	// What -m limit remembers goes along.
@@ -121,7 +120,7 @@ func TestMillionLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rs, err := Compile([]*File{f}, Options{}); err != nil || len(rs.Rules()) != 1 || rs.Rules()[0].Rule.Pos.Line != 1000_003 {
+	if rs, err := Compile([]*File{f}, Options{}); err != nil || rs.Len() != 1 || rs.info(0).Rule.Pos.Line != 1000_003 {
 		t.Errorf("a million comments: %v", err)
 	}
 	bad := strings.Repeat("-A FORWARD -p tpc -j DORP\n", 1000_000) // a mistake in each: not each is looked at

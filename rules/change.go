@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -16,40 +17,6 @@ type Place struct {
 
 // String returns the place as "filter FORWARD 3".
 func (at Place) String() string { return fmt.Sprintf("%s %s %d", at.Table, at.Chain, at.Number) }
-
-// Renumbering says which RuleID of a rule set is which of the one that a change of one rule made of it. RuleIDs stay
-// dense and in the order of the files, as Compile gives them: behind a rule that came or went all move by one, the
-// policies and the drop of short headers too.
-type Renumbering struct {
-	at             RuleID // the rule that came, went, or was replaced
-	added, removed RuleID // 0 or 1 each
-}
-
-// Added returns the RuleID, in the new rule set, of the rule that was inserted or put in another's place; false when
-// the change was a deletion.
-func (n Renumbering) Added() (RuleID, bool) { return n.at, n.added != 0 }
-
-// Old returns the RuleID that a rule of the new rule set had in the old one; false for the rule that is new.
-func (n Renumbering) Old(id RuleID) (RuleID, bool) {
-	switch {
-	case id < n.at:
-		return id, true
-	case id < n.at+n.added:
-		return 0, false
-	}
-	return id - n.added + n.removed, true
-}
-
-// New returns the RuleID that a rule of the old rule set has in the new one; false for the rule that went.
-func (n Renumbering) New(id RuleID) (RuleID, bool) {
-	switch {
-	case id < n.at:
-		return id, true
-	case id < n.at+n.removed:
-		return 0, false
-	}
-	return id - n.removed + n.added, true
-}
 
 // ParseRule reads one rule as a rule file has it, "-A CHAIN …", and returns the chain's name. name stands for the text
 // in messages, family is that of the file that the chain stands in. A line with several addresses in -s or -d is
@@ -94,67 +61,60 @@ func ParseRule(name, table string, family Family, line string) (chain string, li
 // from 1 to one past the chain's last, or 0 for behind the last.
 //
 // As with Delete and Replace, rs itself does not change, and the new rule set means what compiling the changed files
-// would mean, RuleIDs included; rules that the change leaves alone keep what they share among matchers (the tokens of
-// a limit). The error is *Errors when the rule cannot be compiled (a jump to a chain that is not there, a loop).
-func (rs *Ruleset) Insert(at Place, r *Rule) (*Ruleset, Renumbering, error) {
+// would mean. Rules that the change leaves alone keep what they share among matchers (the tokens of a limit); the Mapping says
+// which RuleID became which: each stayed what it was, unless everything had to be compiled anew. The error is *Errors when the
+// rule cannot be compiled (a jump to a chain that is not there, a loop).
+func (rs *Ruleset) Insert(at Place, r *Rule) (*Ruleset, Mapping, error) {
 	s, err := rs.find(at, at.Number == 0)
 	if err != nil {
-		return nil, Renumbering{}, err
+		return nil, Mapping{}, err
 	}
-	return rs.change(s, r, Renumbering{at: s.id, added: 1})
+	s.rule = r
+	return rs.change([]step{s}, rs.opt)
 }
 
 // Delete returns a rule set like rs without the rule at a place.
-func (rs *Ruleset) Delete(at Place) (*Ruleset, Renumbering, error) {
+func (rs *Ruleset) Delete(at Place) (*Ruleset, Mapping, error) { return rs.Replace(at, nil) }
+
+// Replace returns a rule set like rs with the rule in the place of the one there. The rule is a new one: its counters begin at
+// zero, as iptables -R has it.
+func (rs *Ruleset) Replace(at Place, r *Rule) (*Ruleset, Mapping, error) {
 	s, err := rs.find(at, false)
-	if err == nil && s.end {
-		err = rs.absent(at, s.number-1)
+	if err == nil && s.index == len(rs.chains[s.chain].Rules) {
+		err = rs.absent(at)
 	}
 	if err != nil {
-		return nil, Renumbering{}, err
+		return nil, Mapping{}, err
 	}
-	return rs.change(s, nil, Renumbering{at: s.id, removed: 1})
+	s.rule, s.removes = r, true
+	return rs.change([]step{s}, rs.opt)
 }
 
-// Replace returns a rule set like rs with the rule in the place of the one there. The rule is new to Renumbering: its
-// counters begin at zero, as iptables -R has it.
-func (rs *Ruleset) Replace(at Place, r *Rule) (*Ruleset, Renumbering, error) {
-	s, err := rs.find(at, false)
-	if err == nil && s.end {
-		err = rs.absent(at, s.number-1)
-	}
-	if err != nil {
-		return nil, Renumbering{}, err
-	}
-	return rs.change(s, r, Renumbering{at: s.id, added: 1, removed: 1})
-}
-
-// site is where a rule stands, or would be inserted.
-type site struct {
-	chain  int    // in Ruleset.chains
-	index  int    // among the chain's rules
-	id     RuleID // of the rule there, or what one inserted there gets
-	number int    // of the rule there
-	end    bool   // there is no rule: the place is behind the last
+// step is a change of one rule: another one put before it, or in its place, or nothing in its place.
+type step struct {
+	chain   int   // in Ruleset.chains
+	index   int   // among the chain's rules
+	rule    *Rule // the rule that comes; nil for none
+	removes bool  // the rule at index goes
+	keeps   bool  // what that has counted, and remembers, is the new one's
 }
 
 // find looks a place up; last asks for the one behind the last rule.
-func (rs *Ruleset) find(at Place, last bool) (site, error) {
+func (rs *Ruleset) find(at Place, last bool) (step, error) {
 	left, found := at.Number, false
-	s := site{number: 1}
-	id := RuleID(0)
+	s := step{}
 	for i := range rs.chains {
 		c := &rs.chains[i]
-		n := len(c.Rules)
-		if c.Table == at.Table && c.Name == at.Chain && c.Family == at.Family {
-			found = true
-			if !last && left >= 1 && left <= n {
-				return site{i, left - 1, id + RuleID(left-1), at.Number, false}, nil
-			}
-			left -= n
-			s = site{i, n, id + RuleID(n), s.number + n, true}
+		if c.Table != at.Table || c.Name != at.Chain || c.Family != at.Family {
+			continue
 		}
-		id += RuleID(n)
+		found = true
+		n := len(c.Rules)
+		if !last && left >= 1 && left <= n {
+			return step{chain: i, index: left - 1}, nil
+		}
+		left -= n
+		s = step{chain: i, index: n}
 	}
 	switch {
 	case !found:
@@ -162,58 +122,139 @@ func (rs *Ruleset) find(at Place, last bool) (site, error) {
 	case last || left == 1:
 		return s, nil
 	}
-	return s, rs.absent(at, s.number-1)
+	return s, rs.absent(at)
 }
 
-func (rs *Ruleset) absent(at Place, n int) error {
+func (rs *Ruleset) absent(at Place) error {
+	n := 0
+	for i := range rs.chains {
+		if c := &rs.chains[i]; c.Table == at.Table && c.Name == at.Chain && c.Family == at.Family {
+			n += len(c.Rules)
+		}
+	}
 	return fmt.Errorf("find rule %s: the chain has %s", at, count(n, "rule"))
 }
 
-// change makes the new rule set: r in place of the rule at s, before it, or nothing in its place.
-func (rs *Ruleset) change(s site, r *Rule, n Renumbering) (*Ruleset, Renumbering, error) {
-	if r != nil && r.Family&^rs.chains[s.chain].Family != 0 {
-		return nil, Renumbering{}, fmt.Errorf("change rule %d: it is for another IP version than its chain", s.number)
-	}
-	old := rs.chains[s.chain].Chain
-	c := *old
-	c.Rules = slices.Clone(old.Rules)
-	switch {
-	case n.removed == 0:
-		c.Rules = slices.Insert(c.Rules, s.index, r)
-	case r == nil:
-		c.Rules = slices.Delete(c.Rules, s.index, s.index+1)
-	default:
-		c.Rules[s.index] = r
-	}
-	files := make([]*File, len(rs.files))
-	for i, f := range rs.files {
-		files[i] = f.with(old, &c)
-	}
-	if next := rs.patch(s, r, n, files, &c); next != nil {
-		return next, n, nil
-	}
-	next, err := Compile(files, rs.opt)
-	if err != nil {
-		return nil, Renumbering{}, err
-	}
-	next.Adopt(rs, n.mapping(rs))
-	return next, n, nil
-}
+// maxSteps is how many steps are carried out one by one, before compiling everything anew takes less.
+const maxSteps = 16
 
-// with returns the file with one chain in place of another, or the file itself when it does not hold that chain.
-func (f *File) with(old, c *Chain) *File {
-	for i, t := range f.Tables {
-		for k, x := range t.Chains {
-			if x != old {
-				continue
-			}
-			g, u := *f, *t
-			u.Chains = slices.Clone(t.Chains)
-			u.Chains[k] = c
-			g.Tables = slices.Clone(f.Tables)
-			g.Tables[i] = &u
-			return &g
+// change carries steps out, each with what the ones before have made; opt is for compiling anew.
+func (rs *Ruleset) change(steps []step, opt Options) (*Ruleset, Mapping, error) {
+	for i := range steps {
+		if s := &steps[i]; s.rule != nil && s.rule.Family&^rs.chains[s.chain].Family != 0 {
+			return nil, Mapping{}, fmt.Errorf("change rule %d: it is for another IP version than its chain", s.index+1)
 		}
 	}
-	return f
+	if len(steps) > maxSteps {
+		return rs.compileAnew(steps, opt)
+	}
+	to, m := rs, Mapping{}
+	for _, s := range steps {
+		next := to.patch(s)
+		if next == nil {
+			return rs.compileAnew(steps, opt)
+		}
+		if s.removes {
+			now := NoRule
+			if s.keeps {
+				now = next.extra(idExtra + len(next.late) - 1)
+			}
+			m = m.without(to.chains[s.chain].Rules[s.index], now)
+		}
+		to = next
+	}
+	return to, m, nil
+}
+
+// compileAnew compiles the rules with some steps carried out.
+func (rs *Ruleset) compileAnew(steps []step, opt Options) (*Ruleset, Mapping, error) {
+	became := make(map[*Rule]*Rule)
+	next, err := Compile(rs.filesNow(steps, became), opt)
+	if err != nil {
+		return nil, Mapping{}, err
+	}
+	m := rs.follow(next, became)
+	next.Adopt(rs, m)
+	return next, m, nil
+}
+
+// filesNow returns the files as compiling the rules anew has to see them, with some steps carried out; became says what became
+// of rules that these took away.
+func (rs *Ruleset) filesNow(steps []step, became map[*Rule]*Rule) []*File {
+	if rs.patches == 0 && len(steps) == 0 {
+		return rs.files
+	}
+	lists := make([][]*Rule, len(rs.chains))
+	for i := range lists {
+		lists[i] = make([]*Rule, len(rs.chains[i].Rules), len(rs.chains[i].Rules)+1)
+		for k, id := range rs.chains[i].Rules {
+			lists[i][k] = rs.info(id).Rule
+		}
+	}
+	for _, s := range steps {
+		end := s.index
+		if s.removes {
+			old := lists[s.chain][s.index]
+			became[old] = nil
+			if s.keeps {
+				became[old] = s.rule
+			}
+			end++
+		}
+		var put []*Rule
+		if s.rule != nil {
+			put = []*Rule{s.rule}
+		}
+		lists[s.chain] = slices.Replace(lists[s.chain], s.index, end, put...)
+	}
+	files := make([]*File, len(rs.files))
+	n := 0
+	for i, f := range rs.files {
+		g := *f
+		g.Tables = slices.Clone(f.Tables)
+		for j, t := range f.Tables {
+			u := *t
+			u.Chains = slices.Clone(t.Chains)
+			for k, c := range t.Chains {
+				if !c.Ignored {
+					d := *c
+					d.Rules = lists[n]
+					u.Chains[k] = &d
+					n++
+				}
+			}
+			g.Tables[j] = &u
+		}
+		files[i] = &g
+	}
+	return files
+}
+
+// follow says which RuleIDs the rules have in another rule set: those that stay stand there in the same order. became has
+// what stands in the place of rules that do not.
+func (rs *Ruleset) follow(to *Ruleset, became map[*Rule]*Rule) Mapping {
+	m := newMapping(rs)
+	next, stop := iter.Pull2(to.Rules())
+	defer stop()
+	for id, info := range rs.Rules() {
+		r := info.Rule
+		if now, gone := became[r]; gone {
+			if now == nil {
+				continue
+			}
+			r = now
+		}
+		for {
+			other, x, ok := next()
+			if !ok {
+				break
+			}
+			if x.Rule == r {
+				m.list[id] = other
+				break
+			}
+		}
+	}
+	rs.mapExtra(to, m)
+	return m
 }

@@ -40,7 +40,7 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 	at := Place{Table: x.table, Chain: x.names[g.IntN(len(x.names))], Family: x.fam}
 	list := x.lines[at.Chain]
 	var next *Ruleset
-	var n Renumbering
+	var m Mapping
 	var err error
 	kind := g.IntN(5)
 	if len(list) == 0 {
@@ -49,7 +49,7 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 	if kind == 4 { // delete
 		at.Number = 1 + g.IntN(len(list))
 		x.lines[at.Chain] = slices.Delete(slices.Clone(list), at.Number-1, at.Number)
-		next, n, err = rs.Delete(at)
+		next, m, err = rs.Delete(at)
 	} else {
 		line := ""
 		for line == "" || strings.Contains(line, "nth") || strings.Contains(line, "quota") { // turns are state that the twin does not carry over
@@ -70,7 +70,7 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 			list = slices.Clone(list)
 			list[at.Number-1] = line
 			x.lines[at.Chain] = list
-			next, n, err = rs.Replace(at, rules[0])
+			next, m, err = rs.Replace(at, rules[0])
 		} else {
 			at.Number = g.IntN(len(list) + 2)
 			k := at.Number - 1
@@ -78,55 +78,86 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 				k = len(list)
 			}
 			x.lines[at.Chain] = slices.Insert(slices.Clone(list), k, line)
-			next, n, err = rs.Insert(at, rules[0])
+			next, m, err = rs.Insert(at, rules[0])
 		}
 	}
 	if err != nil {
 		t.Fatalf("%v: %v", at, err)
 	}
-	seen := 0
-	for id := range RuleID(next.Counters()) {
-		old, ok := n.Old(id)
-		if added, is := n.Added(); is && id == added {
-			if ok || kind == 4 {
-				t.Fatalf("rule %d is new, and was %d", id, old)
+	// Each rule became itself, the others are new or have gone.
+	became, seen := make(map[*Rule]RuleID), 0
+	for id, info := range next.Rules() {
+		became[info.Rule] = id
+	}
+	for id, info := range rs.Rules() {
+		if want, stays := became[info.Rule]; stays {
+			if seen++; m.New(id) != want {
+				t.Fatalf("%s became %d, not %d", rs.RuleName(id), m.New(id), want)
 			}
-			continue
-		}
-		if !ok {
-			t.Fatalf("rule %d is called new", id)
-		}
-		seen++
-		if back, ok := n.New(old); !ok || back != id {
-			t.Fatalf("rule %d was %d, which is %d", id, old, back)
-		}
-		if int(id) < len(next.rules) && next.rules[id].Rule != rs.rules[old].Rule {
-			t.Fatalf("rule %d is not the old %d", id, old)
-		}
-		if int(id) >= len(next.rules) && int(id)-len(next.rules) != int(old)-len(rs.rules) {
-			t.Fatalf("policy %d is not the old %d", id, old)
+		} else if m.New(id) != NoRule {
+			t.Fatalf("%s has gone, and became %d", rs.RuleName(id), m.New(id))
 		}
 	}
-	if kind >= 3 && seen != rs.Counters()-1 || kind < 3 && seen != rs.Counters() {
-		t.Fatalf("%d of %d rules kept", seen, rs.Counters())
+	for k := range idExtra {
+		if id := rs.extra(k); m.New(id) != next.extra(k) {
+			t.Fatalf("%s became %d", rs.RuleName(id), m.New(id))
+		}
+	}
+	if kind >= 3 && seen != rs.Len()-1 || kind < 3 && seen != rs.Len() {
+		t.Fatalf("%d of %d rules kept", seen, rs.Len())
+	}
+	if next.Follows(rs) != (next.patches > 0) {
+		t.Fatal("a changed rule set does not follow the one before")
 	}
 	return next
 }
 
+// ids returns the RuleIDs in the order of the rules.
+func ids(rs *Ruleset) (out []RuleID) {
+	number := 0
+	chain := ""
+	for id, info := range rs.Rules() {
+		if name := info.Table + " " + info.Chain; name != chain {
+			chain, number = name, 0
+		}
+		number++
+		if one, ok := rs.Rule(id); !ok || one.Rule != info.Rule || one.Number != info.Number || number == 1 != (one.Number == 1) && one.Family == Both {
+			panic(fmt.Sprintf("%s is told as number %d", rs.RuleName(id), info.Number))
+		}
+		out = append(out, id)
+	}
+	return out
+}
+
+// sameRule says whether two rule sets with the same rules name the same one of them, or the same policy.
+func sameRule(a *Ruleset, x RuleID, b *Ruleset, y RuleID) bool {
+	if a.isRule(x) != b.isRule(y) || a.RuleName(x) != b.RuleName(y) {
+		return false
+	}
+	return !a.isRule(x) || a.info(x).Rule.Text == b.info(y).Rule.Text && a.info(x).piece == b.info(y).piece
+}
+
+// sameLogged is sameRule for what is logged.
+func sameLogged(a *Matcher, b *Matcher) bool {
+	return slices.EqualFunc(a.Logged(), b.Logged(), func(x, y Logged) bool { return x.Mark == y.Mark && sameRule(a.rs, x.Rule, b.rs, y.Rule) })
+}
+
 // same says in what two rule sets that should mean the same differ for listings.
 func same(a, b *Ruleset) string {
-	if len(a.rules) != len(b.rules) || len(a.chains) != len(b.chains) {
-		return fmt.Sprintf("%d rules, %d chains; %d rules, %d chains", len(a.rules), len(a.chains), len(b.rules), len(b.chains))
+	x, y := ids(a), ids(b)
+	if len(x) != len(y) || len(a.chains) != len(b.chains) || a.Len() != len(x) {
+		return fmt.Sprintf("%d rules, %d chains; %d rules, %d chains", len(x), len(a.chains), len(y), len(b.chains))
 	}
-	for i := range a.rules {
-		x, y := &a.rules[i], &b.rules[i]
-		if x.Table != y.Table || x.Chain != y.Chain || x.Number != y.Number || x.Family != y.Family || x.Rule.Text != y.Rule.Text {
-			return fmt.Sprintf("rule %d: %s and %s", i, a.RuleName(RuleID(i)), b.RuleName(RuleID(i)))
+	for i := range x {
+		r, _ := a.Rule(x[i])
+		s, _ := b.Rule(y[i])
+		if r.Table != s.Table || r.Chain != s.Chain || r.Number != s.Number || r.Family != s.Family || r.Rule.Text != s.Rule.Text {
+			return fmt.Sprintf("rule %d: %s and %s", i, a.RuleName(x[i]), b.RuleName(y[i]))
 		}
 	}
 	for i := range a.chains {
 		x, y := &a.chains[i], &b.chains[i]
-		if x.Table != y.Table || x.Name != y.Name || x.Family != y.Family || x.Policy != y.Policy || !slices.Equal(x.Rules, y.Rules) || len(x.Chain.Rules) != len(y.Chain.Rules) {
+		if x.Table != y.Table || x.Name != y.Name || x.Family != y.Family || x.Policy != y.Policy || len(x.Rules) != len(y.Rules) {
 			return "chain " + x.Name
 		}
 	}
@@ -200,7 +231,7 @@ func TestChanges(t *testing.T) {
 			if s := same(rs, want); s != "" {
 				t.Fatalf("seed %d, change %d: %s", seed, k, s)
 			}
-			m, twin, l := rs.NewMatcher(), want.NewMatcher(), newLinear(rs.files, fam, opt)
+			m, twin, l := rs.NewMatcher(), want.NewMatcher(), newLinear(rs.filesNow(nil, nil), fam, opt)
 			for range 6 {
 				p, c := g.packet(g.Flow(version(fam)))
 				ok := t.Run("", func(t *testing.T) {
@@ -208,7 +239,7 @@ func TestChanges(t *testing.T) {
 					r := compare(t, m, l, p, c)
 					c.Mark, c.ConnMark, c.Labels = began.Mark, began.ConnMark, began.Labels
 					s := twin.Match(p, c)
-					if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable != s.Cacheable || !slices.Equal(m.Logged(), twin.Logged()) {
+					if r.Verdict != s.Verdict || !sameRule(m.rs, r.Rule, twin.rs, s.Rule) || r.Cacheable != s.Cacheable || !sameLogged(m, twin) {
 						t.Fatalf("%+v, compiled anew %+v", r, s)
 					}
 				})
@@ -327,7 +358,7 @@ func TestChangeRefused(t *testing.T) {
 			t.Errorf("error %v, want %s", x.err, x.want)
 		}
 	}
-	if len(rs.rules) != 3 {
+	if rs.Len() != 3 {
 		t.Error("the rule set changed")
 	}
 	for _, line := range []string{"", "-A", "-A INPUT -j DROP", "-D FORWARD 1", "-A FORWARD -j", "-A FORWARD -s ::1", "-A FORWARD \"x", "COMMIT", "-A FORWARD -s 10.0.0.0/33 -j DROP"} {
@@ -340,7 +371,7 @@ func TestChangeRefused(t *testing.T) {
 	}
 }
 
-func second(_ *Ruleset, _ Renumbering, err error) error { return err }
+func second(_ *Ruleset, _ Mapping, err error) error { return err }
 
 // FuzzChange: a rule set with one rule changed judges any frame as the changed rules compiled anew.
 func FuzzChange(f *testing.F) {
@@ -389,7 +420,7 @@ func FuzzChange(f *testing.F) {
 		if err != nil {
 			return
 		}
-		want, err := Compile(next.files, opt)
+		want, err := Compile(next.filesNow(nil, nil), opt)
 		if err != nil {
 			t.Fatalf("what a change made is refused: %v", err)
 		}
@@ -406,7 +437,7 @@ func FuzzChange(f *testing.F) {
 		c.Taken, d.Taken = make([]Ticket, 0, MaxTickets), make([]Ticket, 0, MaxTickets)
 		m, twin := next.NewMatcher(), want.NewMatcher()
 		r, s := m.Match(&p, &c), twin.Match(&q, &d)
-		if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable != s.Cacheable || c.Mark != d.Mark || c.ConnMark != d.ConnMark || !slices.Equal(m.Logged(), twin.Logged()) || string(p.Frame) != string(q.Frame) {
+		if r.Verdict != s.Verdict || !sameRule(next, r.Rule, want, s.Rule) || r.Cacheable != s.Cacheable || c.Mark != d.Mark || c.ConnMark != d.ConnMark || !sameLogged(m, twin) || string(p.Frame) != string(q.Frame) {
 			t.Fatalf("%+v, compiled anew %+v", r, s)
 		}
 	})

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -43,21 +44,22 @@ func (f Finding) String() string {
 // result is in the order of the rules; the time is near to proportional to their number.
 func (rs *Ruleset) Check() []Finding {
 	var out []Finding
-	compiled := make([]bool, len(rs.rules))
+	compiled := make([]bool, rs.Counters())
 	x := shadows{found: make(map[RuleID][]RuleID), seen: make(map[RuleID]bool), unsure: make(map[RuleID]bool), left: coverTotal, rng: rand.New(rand.NewPCG(1, 2))}
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		for i := range g.rules {
-			compiled[g.rules[i].id] = true
+		for _, index := range g.names {
+			for _, r := range g.rules[g.chains[index].firstRank:g.chains[index].rank] {
+				compiled[r.id] = true
+			}
 		}
 		rs.shadowed(f, &x)
 	}
 	// A rule for both IP versions, or below several base chains, is unreachable if it is so for each.
 	first := make(map[string]RuleID)
 	var key []byte
-	for id := range rs.rules {
-		r, me := &rs.rules[id], RuleID(id)
-		if !compiled[id] {
+	for me, r := range rs.Rules() {
+		if !compiled[me] {
 			continue
 		}
 		key = r.appendIdentity(key[:0])
@@ -67,9 +69,9 @@ func (rs *Ruleset) Check() []Finding {
 		}
 		switch by := x.found[me]; {
 		case twice && len(by) < 2:
-			out = append(out, Finding{r.Rule.Pos, FindingDuplicate, me, fmt.Sprintf("rule %s is the same as %s in line %d", rs.RuleName(me), rs.RuleName(before), rs.rules[before].Rule.Pos.Line), "one of them can go"})
+			out = append(out, Finding{r.Rule.Pos, FindingDuplicate, me, fmt.Sprintf("rule %s is the same as %s in line %d", rs.RuleName(me), rs.RuleName(before), rs.info(before).Rule.Pos.Line), "one of them can go"})
 		case len(by) == 1:
-			out = append(out, Finding{r.Rule.Pos, FindingShadowed, me, fmt.Sprintf("rule %s is never reached: %s in line %d takes every packet that it would match", rs.RuleName(me), rs.RuleName(by[0]), rs.rules[by[0]].Rule.Pos.Line), "remove it, or put it before that one"})
+			out = append(out, Finding{r.Rule.Pos, FindingShadowed, me, fmt.Sprintf("rule %s is never reached: %s in line %d takes every packet that it would match", rs.RuleName(me), rs.RuleName(by[0]), rs.info(by[0]).Rule.Pos.Line), "remove it, or put it before that one"})
 		case len(by) > 1:
 			names := ""
 			for k, other := range by {
@@ -80,7 +82,7 @@ func (rs *Ruleset) Check() []Finding {
 				if k > 0 {
 					names += ", "
 				}
-				names += fmt.Sprintf("%s in line %d", rs.RuleName(other), rs.rules[other].Rule.Pos.Line)
+				names += fmt.Sprintf("%s in line %d", rs.RuleName(other), rs.info(other).Rule.Pos.Line)
 			}
 			out = append(out, Finding{r.Rule.Pos, FindingShadowed, me, fmt.Sprintf("rule %s is never reached: together, %s take every packet that it would match", rs.RuleName(me), names), "remove it, or put it before these"})
 		case x.unsure[me]:
@@ -131,7 +133,8 @@ func (rs *Ruleset) shadowed(place int, found *shadows) {
 	c := compiler{rs: &Ruleset{}, opt: rs.opt, place: place}
 	c.cur = &program{v6: g.v6}
 	union := cover{g: g, total: &found.left, rng: found.rng}
-	for _, ch := range g.chains {
+	for _, index := range slices.Sorted(maps.Values(g.names)) {
+		ch := g.chains[index]
 		union.ch = ch
 		for rank := ch.firstRank; rank < ch.rank; rank++ {
 			id := g.rules[rank].id
@@ -139,7 +142,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows) {
 			var by []RuleID
 			union.rank = rank
 			*c.cur = program{v6: g.v6}
-			for _, x := range c.boxes(nil, &rule{}, rs.rules[id].Rule) {
+			for _, x := range c.boxes(nil, &rule{}, rs.info(id).Rule) {
 				w := x.wide()
 				h := w.header(g.v6)
 				answer = covered

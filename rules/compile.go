@@ -18,7 +18,7 @@ const maxConditions = 255
 // Compile makes one rule set of one or more files. Chains of several files are one after the other: a base chain may
 // stand in several files for one IP version, a user chain in one. The error is *Errors.
 func Compile(files []*File, opt Options) (*Ruleset, error) {
-	c := compiler{rs: &Ruleset{opt: opt, files: files}, opt: opt}
+	c := compiler{rs: &Ruleset{opt: opt, files: files, line: new(line)}, opt: opt}
 	c.collect(files)
 	for f := range c.fam {
 		c.resolve(f)
@@ -33,6 +33,7 @@ func Compile(files []*File, opt Options) (*Ruleset, error) {
 		return nil, err
 	}
 	c.rs.ways()
+	c.rs.begin()
 	for f := range c.rs.prog {
 		c.rs.moveSets(&c.rs.prog[f])
 	}
@@ -177,7 +178,7 @@ func (c *compiler) collect(files []*File) {
 		c.getChain(f, &Chain{Name: baseTable[f/2].chain, Policy: PolicyAccept})
 		c.fam[f].list[0].files = 0
 	}
-	numbers := make(map[string]int) // rules so far, by family and chain: numbering goes on over files
+	parts := make(map[string][]int32) // of chains so far, by table, family and name
 	for _, file := range files {
 		c.rs.warnings = append(c.rs.warnings, file.Warnings...)
 		for _, t := range file.Tables {
@@ -200,15 +201,19 @@ func (c *compiler) collect(files []*File) {
 					}
 				}
 				key := t.Name + " " + file.Family.String() + " " + ch.Name
-				info := ChainInfo{Table: t.Name, Name: ch.Name, Family: file.Family, Policy: ch.Policy, Chain: ch}
+				piece := int32(len(c.rs.chains))
+				info := ChainInfo{Table: t.Name, Name: ch.Name, Family: file.Family, Policy: ch.Policy, Chain: ch, parts: parts[key]}
+				parts[key] = append(slices.Clip(parts[key]), piece)
+				if len(ch.Rules) > 0 {
+					info.Rules = make([]RuleID, 0, len(ch.Rules))
+				}
 				for _, r := range ch.Rules {
-					if len(c.rs.rules) >= MaxRules {
+					if len(c.rs.compiled) >= MaxRules {
 						c.fail(r.Pos, "", fmt.Sprintf("at most %d rules in a rule set", MaxRules), "")
 						return
 					}
-					id := RuleID(len(c.rs.rules))
-					numbers[key]++
-					c.rs.rules = append(c.rs.rules, Info{Table: t.Name, Chain: ch.Name, Number: numbers[key], Family: r.Family, Rule: r, Counter: r.Counter})
+					id := RuleID(len(c.rs.compiled))
+					c.rs.compiled = append(c.rs.compiled, Info{Table: t.Name, Chain: ch.Name, Family: r.Family, piece: piece, Rule: r, Counter: r.Counter})
 					info.Rules = append(info.Rules, id)
 					c.assign(id, r.Target.CT)
 					for _, x := range into {
@@ -217,10 +222,12 @@ func (c *compiler) collect(files []*File) {
 						}
 					}
 				}
+				info.end = RuleID(len(c.rs.compiled))
 				c.rs.chains = append(c.rs.chains, info)
 			}
 		}
 	}
+	c.rs.count = len(c.rs.compiled)
 }
 
 func (c *compiler) getChain(f int, ch *Chain) *merged {
@@ -370,11 +377,13 @@ func (c *compiler) program(f int) {
 		g.chains[m.index] = chain{uint32(first), uint32(n), begin, uint32(len(g.rules))}
 	}
 	// What is left over from growing would stay for as long as the rule set does.
-	g.rules, g.slots, g.trees = slices.Clip(slices.Clone(g.rules)), slices.Clip(slices.Clone(g.slots)), slices.Clip(slices.Clone(g.trees))
-	g.places = slices.Clip(slices.Clone(g.places))
-	g.narrow, g.wide = slices.Clip(slices.Clone(g.narrow)), slices.Clip(slices.Clone(g.wide))
-	g.shapes, g.interned = slices.Clip(slices.Clone(g.shapes)), nil
+	g.rules, g.slots, g.trees, g.places = trim(g.rules), trim(g.slots), trim(g.trees), trim(g.places)
+	g.narrow, g.wide = trim(g.narrow), trim(g.wide)
+	g.shapes, g.interned = trim(g.shapes), nil
 }
+
+// trim copies a list to where it has little room behind it: what changes of one rule append.
+func trim[T any](list []T) []T { return append(make([]T, 0, len(list)+len(list)/32), list...) }
 
 // able warns of targets that the caller does not carry out in full.
 func (c *compiler) able(r *Rule) {

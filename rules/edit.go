@@ -51,26 +51,22 @@ type Edit struct {
 	Line   int
 }
 
-// editor is an edit under way: files that are copied as far as they change.
+// editor is an edit under way: steps for changes of rules, and files that are copied as far as chains and policies change.
 type editor struct {
 	Edit
-	files []*File
-	owned map[any]bool    // files, tables and chains that are copies
-	gone  map[*Rule]*Rule // rules that are no more, and what is left of them for the other version
-	fresh map[*Rule]bool  // rules that were not there before
-	steps []step
-	plain bool // steps are all that was done
-}
-
-// step is a change of one rule: put before the one at a spot, in its place, or nothing in its place.
-type step struct {
-	spot
-	rule *Rule
-	old  *Rule
+	rs      *Ruleset
+	files   []*File
+	steps   []step
+	rebuilt bool            // files are changed, or are to be
+	owned   map[any]bool    // files, tables and chains that are copies
+	became  map[*Rule]*Rule // of rules that are no more, what is left of them for the other version
 }
 
 // piece is a part of a chain: what one file has of it.
-type piece struct{ file, table, chain int }
+type piece struct {
+	file, table, chain int
+	at                 int // in Ruleset.chains, -1 for a chain that is not read
+}
 
 // spot is a rule in a chain: the index-th of a piece.
 type spot struct {
@@ -79,52 +75,39 @@ type spot struct {
 }
 
 // Edit returns a rule set with one change, and what became of the rules' identities; opt is as for Compile. The rule set
-// itself does not change. The error says what is wrong; mistakes in a rule are *Errors, with the column in its text.
+// itself does not change. The error says what is wrong; mistakes in the rule are *EditError.
 func (rs *Ruleset) Edit(e Edit, opt Options) (*Ruleset, Mapping, error) {
-	x := editor{Edit: e, files: slices.Clone(rs.files), owned: map[any]bool{}, gone: map[*Rule]*Rule{}, fresh: map[*Rule]bool{},
-		plain: e.Op <= EditReplace}
+	x := editor{Edit: e, rs: rs, files: rs.files}
 	if x.Table == "" {
 		x.Table = "filter"
 	}
 	if x.Family == 0 {
 		x.Family = Both
 	}
-	if err := x.apply(); err != nil {
-		if _, ok := err.(*Errors); !ok {
-			err = fmt.Errorf("%s: %w", x.what(), err)
+	var to *Ruleset
+	var m Mapping
+	err := x.apply()
+	switch {
+	case err != nil:
+	case x.rebuilt:
+		if to, err = Compile(x.files, opt); err == nil {
+			m = rs.follow(to, x.became)
 		}
-		return nil, nil, err
+	default:
+		to, m, err = rs.change(x.steps, opt)
 	}
-	if len(x.steps) == 1 && x.plain {
-		// What is wrong with it may be right with other options.
-		if to, err := x.steps[0].apply(rs, &x); err == nil {
-			return to, x.mapping(rs, to), nil
-		}
-	}
-	to, err := Compile(x.files, opt)
 	if err != nil {
-		return nil, nil, err
+		return nil, Mapping{}, x.told(err)
 	}
-	return to, x.mapping(rs, to), nil
+	return to, m, nil
 }
 
-// apply carries a change of one rule out without compiling the others.
-func (s *step) apply(rs *Ruleset, x *editor) (to *Ruleset, err error) {
-	at := Place{Table: x.Table, Chain: x.Chain, Family: rs.files[s.file].Family, Number: s.index + 1}
-	for _, p := range x.pieces(Both) {
-		if p.file < s.file && rs.files[p.file].Family == at.Family {
-			at.Number += len(x.chain(p).Rules)
-		}
+// rebuild makes files what may be changed: with the rules that there are now.
+func (x *editor) rebuild() {
+	if !x.rebuilt {
+		x.files, x.rebuilt = slices.Clone(x.rs.filesNow(nil, nil)), true
+		x.owned, x.became = map[any]bool{}, map[*Rule]*Rule{}
 	}
-	switch {
-	case s.old == nil:
-		to, _, err = rs.Insert(at, s.rule)
-	case s.rule == nil:
-		to, _, err = rs.Delete(at)
-	default:
-		to, _, err = rs.Replace(at, s.rule)
-	}
-	return to, err
 }
 
 // what names the change: "delete FORWARD 3 in table raw".
@@ -152,21 +135,20 @@ func (x *editor) apply() error {
 	if reason := baseChains[x.Table][x.Chain]; reason != "" {
 		return fmt.Errorf("the chain is not judged: %s", reason)
 	}
+	if x.Op > EditReplace {
+		x.rebuild()
+	}
 	if x.Op == EditFlush && x.Chain == "" {
 		names := map[string]bool{}
-		for _, f := range x.files {
-			for _, t := range f.Tables {
-				for _, c := range t.Chains {
-					if t.Name == x.Table && !c.Ignored && !names[c.Name] {
-						names[c.Name] = true
-					}
-				}
-			}
+		for _, c := range x.rs.chains {
+			names[c.Name] = names[c.Name] || c.Table == x.Table
 		}
-		for name := range names {
-			y := x.named(name)
-			if err := y.version(x.Family); err != nil {
-				return err
+		for name, here := range names {
+			if here {
+				x.Chain = name
+				if err := x.version(x.Family); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -201,13 +183,6 @@ func (x *editor) apply() error {
 		}
 	}
 	return nil
-}
-
-// named is the same editor for another chain.
-func (x *editor) named(chain string) *editor {
-	y := *x
-	y.Chain = chain
-	return &y
 }
 
 // checkName refuses what iptables does not take for a chain's name.
@@ -253,17 +228,18 @@ func (x *editor) views() []Family {
 
 // pieces returns where the chain is, for a version, in order.
 func (x *editor) pieces(view Family) (out []piece) {
+	n := 0
 	for i, f := range x.files {
-		if f.Family&view == 0 {
-			continue
-		}
 		for j, t := range f.Tables {
-			if t.Name != x.Table {
-				continue
-			}
 			for k, c := range t.Chains {
-				if c.Name == x.Chain {
-					out = append(out, piece{i, j, k})
+				at := n
+				if c.Ignored {
+					at = -1
+				} else {
+					n++
+				}
+				if f.Family&view != 0 && t.Name == x.Table && c.Name == x.Chain {
+					out = append(out, piece{i, j, k, at})
 				}
 			}
 		}
@@ -313,16 +289,30 @@ func (x *editor) ownFile(i int) *File {
 	return f
 }
 
-// spots returns the rules of the chain that are for a version.
-func (x *editor) spots(view Family, in []piece) (out []spot) {
+// rules returns the RuleIDs of a piece.
+func (x *editor) rules(p piece) []RuleID { return x.rs.chains[p.at].Rules }
+
+// spot returns the number-th rule of the chain that is for a version; if there are fewer, how many.
+func (x *editor) spot(view Family, in []piece, number int) (at spot, size int, ok bool) {
 	for _, p := range in {
-		for i, r := range x.chain(p).Rules {
-			if r.Family&view != 0 {
-				out = append(out, spot{p, i})
+		list := x.rules(p)
+		if x.files[p.file].Family&^view == 0 { // all are
+			if number > size && number <= size+len(list) {
+				return spot{p, number - size - 1}, size, true
+			}
+			size += len(list)
+			continue
+		}
+		for i, id := range list {
+			if x.rs.info(id).Family&view == 0 {
+				continue
+			}
+			if size++; size == number {
+				return spot{p, i}, size, true
 			}
 		}
 	}
-	return out
+	return spot{}, size, false
 }
 
 // version carries the change out for one version, or for both where a file is for both.
@@ -339,11 +329,15 @@ func (x *editor) version(view Family) error {
 	case len(in) == 0 && !base:
 		return fmt.Errorf("there is no chain of this name%s", x.nearChain(view))
 	case len(in) == 0:
+		x.rebuild()
 		p, err := x.newChain(view, PolicyAccept)
 		if err != nil {
 			return err
 		}
 		in = []piece{p}
+		if x.Op <= EditReplace {
+			return x.firstRules(view, p)
+		}
 	}
 	for _, p := range in {
 		if x.chain(p).Ignored {
@@ -354,38 +348,40 @@ func (x *editor) version(view Family) error {
 	case EditPolicy:
 		return x.setPolicy(view, in, base)
 	case EditFlush:
-		for _, s := range slices.Backward(x.spots(view, in)) {
-			x.remove(s, view)
+		for _, p := range in {
+			x.flush(p, view)
 		}
 		return nil
 	case EditDeleteChain:
 		return x.deleteChain(view, in, base)
 	}
-	spots := x.spots(view, in)
 	if x.Op == EditDelete && x.Number == 0 {
-		return x.deleteRule(view, in, spots)
+		return x.deleteRule(view, in)
 	}
 	number := x.Number
 	if x.Op == EditInsert && number == 0 {
 		number = 1
 	}
-	most := len(spots)
-	if x.Op == EditInsert {
-		most++
-	}
-	if x.Op != EditAppend && (number < 1 || number > most) {
-		if most == 0 {
-			return fmt.Errorf("the chain has no rules")
+	last := in[len(in)-1]
+	at := spot{last, len(x.rules(last))}
+	if x.Op != EditAppend {
+		have, size, ok := x.spot(view, in, number)
+		most := size
+		if x.Op == EditInsert {
+			most++
 		}
-		return fmt.Errorf("the chain has %s (a number from 1 to %d was expected)", count(len(spots), "rule"), most)
+		switch {
+		case ok:
+			at = have
+		case most == 0:
+			return fmt.Errorf("the chain has no rules")
+		case number < 1 || number > most:
+			return fmt.Errorf("the chain has %s (a number from 1 to %d was expected)", count(size, "rule"), most)
+		}
 	}
 	if x.Op == EditDelete {
-		x.remove(spots[number-1], view)
+		x.remove(at, view)
 		return nil
-	}
-	at := spot{in[len(in)-1], len(x.chain(in[len(in)-1]).Rules)}
-	if x.Op != EditAppend && number <= len(spots) {
-		at = spots[number-1]
 	}
 	added, err := x.parse(view&x.files[at.file].Family, at.piece)
 	if err != nil {
@@ -394,26 +390,36 @@ func (x *editor) version(view Family) error {
 	if len(added) == 0 {
 		return fmt.Errorf("the rule is not for %s", view)
 	}
-	if x.Op == EditReplace && len(added) > 1 {
-		return fmt.Errorf("one rule is replaced by one rule (these are %d, for each pair of addresses one)", len(added))
-	}
-	c := x.own(at.piece)
 	if x.Op == EditReplace {
-		old := c.Rules[at.index]
-		if old.Family&^view == 0 {
-			c.Rules[at.index] = added[0]
-			x.gone[old], x.fresh[added[0]] = nil, true
-			x.steps = append(x.steps, step{at, added[0], old})
+		if len(added) > 1 {
+			return fmt.Errorf("one rule is replaced by one rule (these are %d, for each pair of addresses one)", len(added))
+		}
+		if x.rs.info(x.rules(at.piece)[at.index]).Family&^view == 0 {
+			x.steps = append(x.steps, step{chain: at.at, index: at.index, rule: added[0], removes: true})
 			return nil
 		}
 		x.remove(at, view)
 	}
-	c.Rules = slices.Insert(c.Rules, at.index, added...)
-	for _, r := range added {
-		x.fresh[r] = true
-		x.steps = append(x.steps, step{at, r, nil})
+	for i, r := range added {
+		x.steps = append(x.steps, step{chain: at.at, index: at.index + i, rule: r})
 	}
 	return nil
+}
+
+// firstRules puts rules into a base chain that no file has: a chain that was just made.
+func (x *editor) firstRules(view Family, p piece) error {
+	switch {
+	case x.Op == EditDelete || x.Op == EditReplace:
+		return fmt.Errorf("the chain has no rules")
+	case x.Op == EditInsert && x.Number > 1:
+		return fmt.Errorf("the chain has no rules (a number from 1 to 1 was expected)")
+	}
+	added, err := x.parse(view&x.files[p.file].Family, p)
+	if err == nil && len(added) == 0 {
+		err = fmt.Errorf("the rule is not for %s", view)
+	}
+	x.chain(p).Rules = added
+	return err
 }
 
 // nearChain is a hint at the chain that may have been meant.
@@ -437,24 +443,35 @@ func (x *editor) nearChain(view Family) string {
 }
 
 // remove takes a rule out of the chain for a version; what it is for beside that stays.
-func (x *editor) remove(s spot, view Family) {
-	c := x.own(s.piece)
-	r := c.Rules[s.index]
+func (x *editor) remove(at spot, view Family) {
+	r := x.rs.info(x.rules(at.piece)[at.index]).Rule
+	s := step{chain: at.at, index: at.index, removes: true}
 	if rest := r.Family &^ view; rest != 0 {
 		d := *r
 		d.Family = rest
-		c.Rules[s.index] = &d
-		x.gone[r] = &d
-		x.steps = append(x.steps, step{s, &d, r})
-		return
+		s.rule, s.keeps = &d, true
 	}
-	x.gone[r] = nil
-	x.steps = append(x.steps, step{s, nil, r})
-	c.Rules = slices.Delete(c.Rules, s.index, s.index+1)
+	x.steps = append(x.steps, s)
+}
+
+// flush takes all rules out of a piece for a version.
+func (x *editor) flush(p piece, view Family) {
+	c := x.own(p)
+	kept := c.Rules[:0]
+	for _, r := range c.Rules {
+		x.became[r] = nil
+		if rest := r.Family &^ view; rest != 0 {
+			d := *r
+			d.Family = rest
+			x.became[r] = &d
+			kept = append(kept, &d)
+		}
+	}
+	c.Rules = kept
 }
 
 // deleteRule deletes the first rule that is the one given, or each of those that the addresses given stand for.
-func (x *editor) deleteRule(view Family, in []piece, spots []spot) error {
+func (x *editor) deleteRule(view Family, in []piece) error {
 	text := func(r *Rule) string {
 		d := *r
 		d.Family = view
@@ -474,19 +491,33 @@ func (x *editor) deleteRule(view Family, in []piece, spots []spot) error {
 	var found []spot
 	for _, r := range meant {
 		want := text(r)
-		i := slices.IndexFunc(spots, func(s spot) bool {
-			return !slices.Contains(found, s) && text(x.chain(s.piece).Rules[s.index]) == want
-		})
-		if i < 0 {
+		at := spot{index: -1}
+	search:
+		for _, p := range in {
+			for i, id := range x.rules(p) {
+				// Most rules differ in what is quickly compared.
+				have := x.rs.info(id).Rule
+				if have.Family&view != 0 && have.resembles(r) && !slices.Contains(found, spot{p, i}) && text(have) == want {
+					at = spot{p, i}
+					break search
+				}
+			}
+		}
+		if at.index < 0 {
 			return fmt.Errorf("the chain has no such rule (corewire rules show --save prints those that it has)")
 		}
-		found = append(found, spots[i])
+		found = append(found, at)
 	}
 	slices.SortFunc(found, func(a, b spot) int { return b.index - a.index }) // from behind: indices before stay
-	for _, s := range found {
-		x.remove(s, view)
+	for _, at := range found {
+		x.remove(at, view)
 	}
 	return nil
+}
+
+// resembles says that two rules agree in some things that they print.
+func (r *Rule) resembles(x *Rule) bool {
+	return r.Proto.Num == x.Proto.Num && r.Target.Verb == x.Target.Verb && len(r.Matches) == len(x.Matches) && r.Src.Addr.Lo == x.Src.Addr.Lo && r.Dst.Addr.Lo == x.Dst.Addr.Lo
 }
 
 func (x *editor) setPolicy(view Family, in []piece, base bool) error {
@@ -536,6 +567,7 @@ func (x *editor) newChain(view Family, policy Policy) (piece, error) {
 	c := &Chain{Name: x.Chain, Pos: pos, Policy: policy}
 	t.Chains = append(t.Chains, c)
 	x.owned[c] = true
+	p.at = -1 // not compiled yet
 	return p, nil
 }
 
@@ -551,15 +583,9 @@ func (x *editor) deleteChain(view Family, in []piece, base bool) error {
 			return fmt.Errorf("the chain has %s (flush it before)", count(n, "rule"))
 		}
 	}
-	for _, f := range x.files {
-		for _, t := range f.Tables {
-			for _, c := range t.Chains {
-				for _, r := range c.Rules {
-					if t.Name == x.Table && f.Family&view != 0 && r.Target.Chain == x.Chain {
-						return fmt.Errorf("a rule in %s:%d leads to the chain", r.Pos.File, r.Pos.Line)
-					}
-				}
-			}
+	for _, info := range x.rs.Rules() {
+		if r := info.Rule; info.Table == x.Table && x.rs.chains[info.piece].Family&view != 0 && r.Target.Chain == x.Chain {
+			return fmt.Errorf("a rule in %s:%d leads to the chain", r.Pos.File, r.Pos.Line)
 		}
 	}
 	for _, p := range slices.Backward(in) {
@@ -573,25 +599,12 @@ func (x *editor) deleteChain(view Family, in []piece, base bool) error {
 // says that it is for the other version.
 func (x *editor) parse(family Family, at piece) ([]*Rule, error) {
 	t := x.files[at.file].Tables[at.table]
-	line := append([]byte("-A "), x.Chain...)
 	for _, w := range x.Rule {
 		if strings.ContainsAny(w, "\n\r\x00") {
 			return nil, fmt.Errorf("the word %q has a line break", clip(w))
 		}
-		line = append(line, ' ')
-		if w != "" && !strings.ContainsAny(w, " \t\"\\") {
-			line = append(line, w...)
-			continue
-		}
-		line = append(line, '"')
-		for _, c := range []byte(w) {
-			if c == '"' || c == '\\' {
-				line = append(line, '\\')
-			}
-			line = append(line, c)
-		}
-		line = append(line, '"')
 	}
+	line := x.head() + spell(x.Rule)
 	if len(line) > maxLine {
 		return nil, fmt.Errorf("a rule has at most %d bytes", maxLine)
 	}
@@ -602,7 +615,7 @@ func (x *editor) parse(family Family, at piece) ([]*Rule, error) {
 		p.chains[c.Name], p.declared[c.Name] = d, x.Line
 		p.table.Chains = append(p.table.Chains, d)
 	}
-	p.parseLine(string(line))
+	p.parseLine(line)
 	c := p.chains[x.Chain]
 	for _, r := range c.Rules {
 		for _, e := range r.bad {
@@ -623,29 +636,4 @@ func (x *editor) parse(family Family, at piece) ([]*Rule, error) {
 		}
 	}
 	return c.Rules, nil
-}
-
-// mapping follows both rule sets in step: the order of what stays is the same.
-func (x *editor) mapping(from, to *Ruleset) Mapping {
-	m := make(Mapping, from.Counters())
-	j := 0
-	for i := range from.rules {
-		r := from.rules[i].Rule
-		if rest, gone := x.gone[r]; gone {
-			if rest == nil {
-				m[i] = NoRule
-				continue
-			}
-			r = rest
-		}
-		for j < len(to.rules) && to.rules[j].Rule != r {
-			j++
-		}
-		if m[i] = NoRule; j < len(to.rules) {
-			m[i] = RuleID(j)
-			j++
-		}
-	}
-	from.mapExtra(to, m)
-	return m
 }

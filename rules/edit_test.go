@@ -45,7 +45,7 @@ func edit(rs *Ruleset, text string) (*Ruleset, Mapping, error) {
 	}
 	if len(words) > 0 && words[0][0] >= '0' && words[0][0] <= '9' {
 		if _, err := fmt.Sscan(words[0], &e.Number); err != nil {
-			return nil, nil, err
+			return nil, Mapping{}, err
 		}
 		words = words[1:]
 	}
@@ -92,8 +92,8 @@ func TestEdit(t *testing.T) {
 		{"-D FORWARD 5", "error: delete FORWARD 5: the chain has 4 rules (a number from 1 to 4 was expected)", ""},
 		{"-4 -I FORWARD 5 -j a", "error: insert FORWARD 5: the chain has 3 rules (a number from 1 to 4 was expected)", ""},
 		{"-D FORWARD -p tcp -j ACCEPT", "error: no such rule", ""},
-		{"-A FORWARD -p tpc", "error: change:1:15: expected a protocol's name or number up to 255, found \"tpc\"", ""},
-		{"-A FORWARD -j b", "error: change:1:15: expected a target or a chain", ""},
+		{"-A FORWARD -p tpc", "error: append FORWARD: expected a protocol's name or number up to 255, found \"tpc\"\n  -p tpc\n     ^^^", ""},
+		{"-A FORWARD -j b", "error: append FORWARD: expected a target or a chain", ""},
 		{"-A a -j a", "error: without a loop", ""},
 		{"-A FORWRD -j a", "error: append FORWRD: there is no chain of this name (did you mean FORWARD?)", ""},
 		{"-A INPUT -j a", "error: append INPUT: the chain is not judged: no packet is for the wire itself", ""},
@@ -108,7 +108,7 @@ func TestEdit(t *testing.T) {
 		{"-X a", "error: delete-chain a: the chain has 1 rule (flush it before)", ""},
 		{"-X FORWARD", "error: cannot be deleted", ""},
 		{"-A -x -j a", "error: is no chain's name", ""},
-		{"-4 -A FORWARD -s 2001:db8::1 -j a", "error: change:1:", ""},
+		{"-4 -A FORWARD -s 2001:db8::1 -j a", "error: append FORWARD: expected", ""},
 	} {
 		to, m, err := edit(rs, tc.do)
 		if want, wrong := strings.CutPrefix(tc.v4, "error: "); wrong {
@@ -164,21 +164,29 @@ func TestEdit(t *testing.T) {
 func checkMapping(t *testing.T, do string, from, to *Ruleset, m Mapping) {
 	t.Helper()
 	used := map[RuleID]bool{}
-	for id, now := range m {
-		if now == NoRule {
+	for k := range from.Counters() {
+		id := RuleID(k)
+		if from.isRule(id) && from.at(id) < 0 {
+			continue // it went before
+		}
+		now := m.New(id)
+		if now == NoRule || !from.isRule(id) && k >= len(from.compiled)+idExtra {
 			continue
 		}
 		if used[now] {
 			t.Errorf("%s: two rules became %s", do, to.RuleName(now))
 		}
 		used[now] = true
-		if id < len(from.rules) {
-			a, b := from.rules[id], to.rules[now]
+		if from.isRule(id) {
+			a, b := from.info(id), to.info(now)
+			if to.at(now) < 0 {
+				t.Errorf("%s: %s became one that has gone", do, a.Rule.Text)
+			}
 			if string(a.Rule.AppendSave(nil, a.Chain)) != string(b.Rule.AppendSave(nil, b.Chain)) && a.Family == b.Family {
 				t.Errorf("%s: %s became %s", do, a.Rule.Text, b.Rule.Text)
 			}
-		} else if from.RuleName(RuleID(id)) != to.RuleName(now) {
-			t.Errorf("%s: %s became %s", do, from.RuleName(RuleID(id)), to.RuleName(now))
+		} else if from.RuleName(id) != to.RuleName(now) {
+			t.Errorf("%s: %s became %s", do, from.RuleName(id), to.RuleName(now))
 		}
 	}
 }

@@ -28,9 +28,13 @@ type Error struct {
 
 // Error returns one line: place, what was expected, what was found, and the hint in brackets.
 func (e *Error) Error() string {
+	return e.Pos.String() + ": " + e.message()
+}
+
+// message is Error without the place.
+func (e *Error) message() string {
 	var b strings.Builder
-	b.WriteString(e.Pos.String())
-	b.WriteString(": expected ")
+	b.WriteString("expected ")
 	b.WriteString(e.Expected)
 	if e.Found != "" {
 		fmt.Fprintf(&b, ", found %q", clip(e.Found))

@@ -115,14 +115,14 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		}
 		r := &g.rules[at.rank]
 		at.rank++
-		cc.liveRule, cc.liveConns, cc.liveMatches = r.id, 0, rs.rules[r.id].Rule.Matches
-		why, o := cc.try(rs.rules[r.id].Rule, p, c)
+		cc.liveRule, cc.liveConns, cc.liveMatches = r.id, 0, rs.info(r.id).Rule.Matches
+		why, o := cc.try(rs.info(r.id).Rule, p, c)
 		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes || o == doomed, Why: why, Asked: cc.asked})
 		switch {
 		case o == short:
-			return Drop, RuleID(len(rs.rules) + idShort)
+			return Drop, rs.extra(idShort)
 		case o == full:
-			return Drop, RuleID(len(rs.rules) + idFull)
+			return Drop, rs.extra(idFull)
 		case o == no:
 			continue
 		}
@@ -166,7 +166,7 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 			at = place{g.chains[r.arg].firstRank, g.chains[r.arg].rank}
 		}
 		if o == doomed {
-			return Drop, RuleID(len(rs.rules) + idShort)
+			return Drop, rs.extra(idShort)
 		}
 	}
 }

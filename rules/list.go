@@ -624,19 +624,18 @@ func (rs *Ruleset) Volatile(id RuleID) (why []string) {
 			why = append(why, s)
 		}
 	}
-	info := &rs.rules[id]
+	info := rs.info(id)
 	for f := range rs.prog {
 		g := &rs.prog[f]
 		index, ok := g.names[info.Chain]
 		if !ok || baseTable[f/2].table != info.Table {
 			continue
 		}
-		ch := g.chains[index]
-		k, ok := slices.BinarySearchFunc(g.rules[ch.firstRank:ch.rank], id, func(x rule, id RuleID) int { return int(x.id) - int(id) })
+		rank, ok := rs.rank(g, g.chains[index], id)
 		if !ok {
 			continue
 		}
-		r := &g.rules[int(ch.firstRank)+k]
+		r := &g.rules[rank]
 		first := r.pred
 		if r.flags&early != 0 {
 			first += uint32(r.all)

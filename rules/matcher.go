@@ -54,20 +54,16 @@ type cursor struct {
 
 // NewMatcher makes a matcher for one worker. All its memory is allocated here.
 func (rs *Ruleset) NewMatcher() *Matcher {
-	depth := 0
-	for k := range rs.prog {
-		depth = max(depth, rs.prog[k].depth)
-	}
 	m := &Matcher{
 		rs:       rs,
-		stack:    make([]frame, depth+1),
+		stack:    make([]frame, rs.line.depth+1),
 		counters: make([]Counter, rs.Counters()),
 		direct:   uint32(rs.Counters()),
 		ahead:    newAhead(),
 	}
 	// Room for paths: twice the rules, for each may be reached by several ways, but some at least, and within the
 	// bits that a trace has.
-	room := min(max(4096, 2*len(rs.rules)), maxNodes-1-int(m.direct))
+	room := min(max(4096, 2*rs.count), maxNodes-1-int(m.direct))
 	m.nodes = make([]node, 0, room)
 	size := 1
 	for size < 2*room {
@@ -76,6 +72,20 @@ func (rs *Ruleset) NewMatcher() *Matcher {
 	m.slots = make([]uint32, size)
 	return m
 }
+
+// Follow lets the matcher judge by a rule set that changes of one rule made of its own, see Ruleset.Follows. Counters go on,
+// paths keep their numbers, and nothing is allocated: it takes no longer with many rules than with few. Traces from before are
+// valid for Count and TraceResult, but say nothing about what the rules say now.
+func (m *Matcher) Follow(rs *Ruleset, c Mapping) {
+	m.rs = rs
+	m.nLogged = 0
+	m.ahead.forget()
+	c.move(m.counters)
+}
+
+// Crowded says that so many paths were met, those of rule sets before included, that a new matcher should take this one's place
+// at the next change: what finds no room for its path is not cached.
+func (m *Matcher) Crowded() bool { return len(m.nodes) > cap(m.nodes)/2 }
 
 // maxLogged is how many LOG rules of one packet are told; rule sets log a packet once or twice.
 const maxLogged = 8
@@ -220,13 +230,13 @@ func (m *Matcher) Counters(dst []Counter) {
 
 // verdict returns what a deciding rule decides.
 func (rs *Ruleset) verdict(id RuleID) Verdict {
-	if int(id) < len(rs.rules) {
-		if rs.rules[id].Rule.Target.Verb == VerbAccept {
+	if rs.isRule(id) {
+		if rs.info(id).Rule.Target.Verb == VerbAccept {
 			return Accept
 		}
 		return Drop
 	}
-	if k := int(id) - len(rs.rules); k < programs {
+	if k := int(id) - len(rs.compiled); k < programs {
 		return rs.prog[k].policy
 	}
 	return Drop
@@ -270,11 +280,11 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			case no:
 				continue
 			case short:
-				id := RuleID(len(w.m.rs.rules) + idShort)
+				id := w.m.rs.extra(idShort)
 				w.note(id)
 				return Drop, id
 			case full:
-				id := RuleID(len(w.m.rs.rules) + idFull)
+				id := w.m.rs.extra(idFull)
 				w.note(id)
 				return Drop, id
 			case doomed:
@@ -323,7 +333,7 @@ func (w *walk) doom(r *rule, verb Verb, p *packet.Packet, c *Context) (Verdict, 
 			return Drop, r.id
 		}
 	}
-	id := RuleID(len(w.m.rs.rules) + idShort)
+	id := w.m.rs.extra(idShort)
 	w.note(id)
 	return Drop, id
 }

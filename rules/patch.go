@@ -1,25 +1,62 @@
 package rules
 
-import "slices"
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+)
 
-// A change of one rule leaves the trees of the rule's chain as they are. The rule that went keeps its entries there, which
-// agree with no packet any more. The rule that came goes into one more tree, the overlay, which holds what came since
-// the chain was compiled and is made anew by each change. What remains is copying: ranks and RuleIDs behind the change move by
-// one, in one pass over flat arrays.
+// A change of one rule leaves nearly everything as it is: RuleIDs, trees, conditions, and what rules remember are the same
+// memory in the rule set before and in the one after. The rule that went keeps its entries, which agree with no packet any
+// more. The rule that came goes into one more tree of its chain, the overlay, which holds what came since the chain was compiled
+// and is made anew by each change.
+//
+//	copied      the chain's list of RuleIDs; where ranks move, compiled rules and entries, in one pass each
+//	appended    the rule's description, conditions, entries; the overlay's nodes and places
+//	shared      the rest, and matchers, with all that they have counted (Matcher.Follow)
+//
+// Lists that are appended to are shared as well: a rule set looks at no more of a list than it had when it was made, and only
+// the newest of a line of changes appends behind that. A change of an older one copies, and begins a line of its own.
 //
 // Building left out rules behind final ones that take all their packets. When such a final rule goes, the rules behind it
 // that it overlaps go into the overlay as well, for that they are found in another tree too does no harm.
 //
 // Lookups stay fast because an overlay is small: beyond maxOverlay boxes, or after maxPatches changes, everything is
-// compiled anew. So it is when a rule jumps to a chain that was not reached before, when a jump goes, and when a rule has a memory of addresses or
-// sets, or says something of connection tracking. What a rule that went remembered (tokens, turns) stays until then.
+// compiled anew. So it is when a rule jumps to a chain that was not reached before, when it would nest calls much deeper,
+// and when a rule has a memory of addresses or sets, or says something of connection tracking. What a rule that went remembered
+// (tokens, turns) stays until then.
 
 // Limits of what is patched before everything is compiled anew. More makes a lookup, and each change, dearer; less makes
-// compiling more frequent.
+// compiling more frequent. deeper is by how much changes may nest calls deeper than when the rules were compiled: matchers
+// have room for it.
 const (
 	maxOverlay = 128
 	maxPatches = 512
+	deeper     = 8
 )
+
+// line is what a compiled rule set has in common with those that changes of one rule made of it, each of the one before.
+type line struct {
+	mu     sync.Mutex
+	newest *Ruleset
+	depth  int // of nested calls that matchers have room for
+}
+
+// begin makes a compiled rule set the first of its line.
+func (rs *Ruleset) begin() {
+	for k := range rs.prog {
+		rs.line.depth = max(rs.line.depth, rs.prog[k].depth)
+	}
+	rs.line.depth += deeper
+	rs.line.newest = rs
+}
+
+// Follows says that changes of one rule made the rule set of from, one after the other, so that matchers of from can go on with it
+// (Matcher.Follow) and it has all that rules of from remember.
+func (rs *Ruleset) Follows(from *Ruleset) bool {
+	return rs.line == from.line && rs.patches > from.patches
+}
 
 // overlay is the additional tree of a chain.
 type overlay struct {
@@ -31,173 +68,131 @@ type overlay struct {
 // after compiling, within a few comparisons; memory of rules that went is kept until Recompile.
 func (rs *Ruleset) Patches() int { return rs.patches }
 
-// Recompile compiles the same rules anew, with the same RuleIDs, and what limits remember. It takes as long as Compile, and
-// is for a quiet time after many changes, before Insert, Delete or Replace do it by themselves.
-func (rs *Ruleset) Recompile() (*Ruleset, error) {
-	next, err := Compile(rs.files, rs.opt)
-	if err != nil {
-		return nil, err
-	}
-	next.Adopt(rs, Renumbering{at: RuleID(rs.Counters())}.mapping(rs))
-	return next, nil
-}
+// Recompile compiles the same rules anew, with what they remember, and says which RuleIDs they have now. It takes as long as
+// Compile, and is for a quiet time after many changes, before Insert, Delete or Replace do it by themselves.
+func (rs *Ruleset) Recompile() (*Ruleset, Mapping, error) { return rs.compileAnew(nil, rs.opt) }
 
-// mapping returns the renumbering as a Mapping from the old rule set.
-func (n Renumbering) mapping(old *Ruleset) Mapping {
-	m := make(Mapping, old.Counters())
-	for id := range m {
-		m[id] = NoRule
-		if now, ok := n.New(RuleID(id)); ok {
-			m[id] = now
-		}
-	}
-	return m
-}
-
-// patch makes the changed rule set without compiling anew, or returns nil where that cannot be done. files and c hold the
-// change already.
-func (rs *Ruleset) patch(s site, r *Rule, n Renumbering, files []*File, c *Chain) *Ruleset {
-	if rs.patches >= maxPatches || len(rs.rules)+int(n.added) > MaxRules {
+// patch carries a change out without compiling anew, or returns nil where that cannot be done.
+func (rs *Ruleset) patch(s step) *Ruleset {
+	if rs.patches >= maxPatches || rs.count >= MaxRules {
 		return nil
 	}
-	var gone *Rule
-	if n.removed > 0 {
-		gone = rs.rules[n.at].Rule
+	gone := NoRule
+	changed := []*Rule{s.rule}
+	if s.removes {
+		gone = rs.chains[s.chain].Rules[s.index]
+		changed = append(changed, rs.info(gone).Rule)
 	}
-	for _, x := range []*Rule{r, gone} {
+	for _, x := range changed {
 		if x == nil {
 			continue
-		}
-		if x == gone && (x.Target.Verb == VerbJump || x.Target.Verb == VerbGoto) {
-			return nil // packets may come to its chain no more
 		}
 		if _, sets := x.Target.Effect.(*SetTarget); sets || x.Target.CT != nil || slices.ContainsFunc(x.Matches, remembers) {
 			return nil
 		}
 	}
+	rs.line.mu.Lock()
+	defer rs.line.mu.Unlock()
 	next := new(Ruleset)
 	*next = *rs
-	next.files = files
 	next.patches++
-	next.list(rs, s, r, n, c)
-	if gone != nil {
-		next.warnings = slices.DeleteFunc(slices.Clone(rs.warnings), func(w Warning) bool { return w.Pos == gone.Pos })
+	if rs.line.newest != rs {
+		next.line = &line{depth: rs.line.depth}
+		next.late, next.warnings = slices.Clip(next.late), slices.Clip(next.warnings)
+		for f := range next.prog {
+			next.prog[f].clip()
+		}
 	}
-	next.warnings = slices.Clip(next.warnings)
-	if k := int(n.at); k < len(rs.assign) {
-		next.assign = slices.Clone(rs.assign[:k])
-		next.assign = append(append(next.assign, make([]uint32, n.added)...), rs.assign[k+int(n.removed):]...)
+	came := next.list(rs, s)
+	if gone != NoRule {
+		pos := rs.info(gone).Rule.Pos
+		if lost := func(w Warning) bool { return w.Pos == pos }; slices.ContainsFunc(rs.warnings, lost) {
+			next.warnings = slices.DeleteFunc(slices.Clone(rs.warnings), lost)
+		}
 	}
-	cc := compiler{rs: next, opt: rs.opt}
+	c := compiler{rs: next, opt: rs.opt}
 	for f := range next.prog {
-		if !next.prog[f].patch(&cc, f, s, r, gone, n) {
+		if !next.prog[f].patch(&c, f, rs, s, came, gone) {
 			return nil
 		}
 		next.long = next.long || len(next.prog[f].effects) > 0
 	}
-	if cc.errs.orNil() != nil {
+	if c.errs.orNil() != nil {
 		return nil // compiling anew says it
 	}
+	if s.keeps {
+		next.Adopt(rs, Mapping{but: map[RuleID]RuleID{gone: came}})
+	}
+	next.line.newest = next
 	return next
 }
 
-// list writes what listings show.
-func (rs *Ruleset) list(old *Ruleset, s site, r *Rule, n Renumbering, c *Chain) {
-	at, rest := int(n.at), int(n.at+n.removed)
-	rs.rules = make([]Info, 0, len(old.rules)+1)
-	rs.rules = append(rs.rules, old.rules[:at]...)
-	where := &old.chains[s.chain]
-	if r != nil {
-		rs.rules = append(rs.rules, Info{Table: where.Table, Chain: where.Name, Number: s.number, Family: r.Family, Rule: r, Counter: r.Counter})
-	}
-	rs.rules = append(rs.rules, old.rules[rest:]...)
-	ids := make([]RuleID, len(rs.rules))
-	for i := range ids {
-		ids[i] = RuleID(i)
-	}
+// list writes what listings show, and returns the RuleID of the rule that comes.
+func (rs *Ruleset) list(old *Ruleset, s step) (came RuleID) {
 	rs.chains = slices.Clone(old.chains)
-	for i := range rs.chains {
-		x := &rs.chains[i]
-		size := len(x.Rules)
-		if i == s.chain {
-			size += int(n.added) - int(n.removed)
-			x.Chain = c
+	c := &rs.chains[s.chain]
+	rest := c.Rules[s.index:]
+	list := make([]RuleID, s.index, len(c.Rules)+1)
+	copy(list, c.Rules)
+	came = NoRule
+	if s.rule != nil {
+		came = rs.extra(idExtra + len(rs.late))
+		x := late{Info{Table: c.Table, Chain: c.Name, Family: s.rule.Family, piece: int32(s.chain), Rule: s.rule, Counter: s.rule.Counter}, c.end}
+		if len(rest) > 0 {
+			x.before = RuleID(old.order(rest[0]))
 		}
-		if size > 0 || x.Rules != nil {
-			x.Rules = ids[:size:size]
-		}
-		if i >= s.chain && n.added != n.removed && x.Table == where.Table && x.Name == where.Name && x.Family == where.Family {
-			for _, id := range x.Rules {
-				if i > s.chain || id >= n.at+n.added {
-					rs.rules[id].Number += int(n.added) - int(n.removed)
-				}
-			}
-		}
-		ids = ids[size:]
+		rs.late = append(rs.late, x)
+		rs.count++
+		list = append(list, came)
 	}
+	if s.removes {
+		rs.count--
+		rest = rest[1:]
+	}
+	c.Rules = append(list, rest...)
+	return came
 }
 
-// patch changes one program, a copy of which shares everything with the old one; false when it cannot be done.
-func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering) bool {
-	if len(g.chains) == 0 {
-		return true
+// rank returns the rank that a rule has in a chain of a program; false if it is not there.
+func (rs *Ruleset) rank(g *program, ch chain, id RuleID) (uint32, bool) {
+	want := rs.order(id)
+	for k := rs.lowest(g, ch, want); k < ch.rank && rs.order(g.rules[k].id) == want; k++ {
+		if g.rules[k].id == id {
+			return k, true
+		}
 	}
-	where := &c.rs.chains[s.chain]
-	index, mine := uint32(0), false
-	if where.Table == baseTable[f/2].table && where.Family&(1<<(f&1)) != 0 {
-		index, mine = g.names[where.Name]
-	}
-	added, removed := uint32(0), uint32(0)
-	if mine && r != nil && r.Family&(1<<(f&1)) != 0 {
-		added = 1
-	}
-	if mine && gone != nil && gone.Family&(1<<(f&1)) != 0 {
-		removed = 1
-	}
-	ch := g.chains[index]
-	rank := ch.firstRank
-	if mine {
-		k, _ := slices.BinarySearchFunc(g.rules[ch.firstRank:ch.rank], n.at, func(x rule, id RuleID) int { return int(x.id) - int(id) })
-		rank += uint32(k)
-	} else {
-		rank = uint32(len(g.rules))
-	}
+	return 0, false
+}
 
-	// The rules, renumbered.
-	move := func(id RuleID) RuleID {
-		if id >= n.at+n.removed && id != NoRule {
-			return id + n.added - n.removed
-		}
-		return id
-	}
-	old := g.rules
-	g.rules = make([]rule, 0, len(old)+1)
-	g.rules = append(g.rules, old[:rank]...)
-	g.rules = append(g.rules, make([]rule, added)...)
-	g.rules = append(g.rules, old[rank+removed:]...)
-	if n.added != n.removed {
-		for i := range g.rules {
-			g.rules[i].id = move(g.rules[i].id)
-		}
-	}
-	for _, owners := range []*[]RuleID{&g.bucketRules, &g.counterRules, &g.quotaRules, &g.connRules} {
-		*owners = slices.Clone(*owners)
-		for i, id := range *owners {
-			if id == n.at && n.removed > 0 {
-				(*owners)[i] = NoRule
-				continue
-			}
-			(*owners)[i] = move(id)
-		}
-	}
-	if added+removed == 0 {
-		return true
-	}
-	if n.removed > 0 && removed > 0 && old[rank].id != n.at {
-		return false
-	}
+// lowest returns the rank of a chain's first rule that does not stand before a place.
+func (rs *Ruleset) lowest(g *program, ch chain, want uint64) uint32 {
+	k, _ := slices.BinarySearchFunc(g.rules[ch.firstRank:ch.rank], want, func(x rule, want uint64) int { return cmp.Compare(rs.order(x.id), want) })
+	return ch.firstRank + uint32(k)
+}
 
-	// The new rule's conditions and boxes. What is appended to must not be the old program's.
+// rankAt returns the rank that a rule gets in a chain of the program for IP versions when it is put in at an index of a chain.
+func (rs *Ruleset) rankAt(g *program, ch chain, s step, versions Family) uint32 {
+	c := &rs.chains[s.chain]
+	want := uint64(s.chain)<<32 | uint64(c.end)
+	if s.index < len(c.Rules) {
+		want = rs.order(c.Rules[s.index])
+	}
+	for _, id := range c.Rules[s.index:] {
+		if rs.order(id) != want {
+			break
+		}
+		if rs.info(id).Family&versions != 0 {
+			k, _ := rs.rank(g, ch, id)
+			return k
+		}
+	}
+	return rs.lowest(g, ch, want+1)
+}
+
+// clip makes a program copy what it appends to.
+func (g *program) clip() {
+	g.rules, g.trees, g.slots, g.places = slices.Clip(g.rules), slices.Clip(g.trees), slices.Clip(g.slots), slices.Clip(g.places)
+	g.narrow, g.wide = slices.Clip(g.narrow), slices.Clip(g.wide)
 	g.preds, g.addrs, g.ports = slices.Clip(g.preds), slices.Clip(g.addrs), slices.Clip(g.ports)
 	g.buckets, g.counters, g.texts = slices.Clip(g.buckets), slices.Clip(g.counters), slices.Clip(g.texts)
 	g.spis, g.frags, g.headers, g.options = slices.Clip(g.spis), slices.Clip(g.frags), slices.Clip(g.headers), slices.Clip(g.options)
@@ -206,9 +201,54 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	g.bucketRules, g.counterRules = slices.Clip(g.bucketRules), slices.Clip(g.counterRules)
 	g.routes, g.segments, g.bpfs, g.hashMarks = slices.Clip(g.routes), slices.Clip(g.segments), slices.Clip(g.bpfs), slices.Clip(g.hashMarks)
 	g.effects, g.strips, g.shapes = slices.Clip(g.effects), slices.Clip(g.strips), slices.Clip(g.shapes)
+}
+
+// patch changes one program, a copy of which shares everything with the old one; false when it cannot be done.
+func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone RuleID) bool {
+	where := &old.chains[s.chain]
+	versions := Family(1 << (f & 1))
+	if len(g.chains) == 0 || where.Table != baseTable[f/2].table || where.Family&versions == 0 {
+		return true
+	}
+	index, reached := g.names[where.Name]
+	if !reached {
+		return true
+	}
+	added, removed := uint32(0), uint32(0)
+	if s.rule != nil && s.rule.Family&versions != 0 {
+		added = 1
+	}
+	if gone != NoRule && old.info(gone).Family&versions != 0 {
+		removed = 1
+	}
+	if added+removed == 0 {
+		return true
+	}
+	ch := g.chains[index]
+	var rank uint32
+	var was rule
+	if removed > 0 {
+		var ok bool
+		if rank, ok = old.rank(g, ch, gone); !ok {
+			return false
+		}
+		was = g.rules[rank]
+	} else {
+		rank = old.rankAt(g, ch, s, versions)
+	}
+	moves := added != removed && int(rank+removed) < len(g.rules) // ranks behind it
+	if rest := g.rules[rank+removed:]; removed > 0 || moves {
+		g.rules = append(append(make([]rule, 0, len(g.rules)+1), g.rules[:rank]...), make([]rule, added)...)
+		g.rules = append(g.rules, rest...)
+	} else {
+		g.rules = append(g.rules, rule{})
+	}
+
+	// The new rule's conditions and boxes.
 	var boxes []box
 	if added > 0 {
-		cr := rule{id: n.at, verb: r.Target.Verb}
+		r := s.rule
+		cr := rule{id: came, verb: r.Target.Verb}
 		c.cur, c.place = g, f
 		c.able(r)
 		switch cr.verb {
@@ -224,7 +264,7 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 		}
 		boxes = c.boxes(nil, &cr, r)
 		g.rules[rank] = cr
-		g.ruled(n.at)
+		g.ruled(came)
 	}
 
 	// The chains, and the entries with their ranks.
@@ -237,11 +277,14 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	}
 	me := &g.chains[index]
 	me.rank += added - removed
-	if added > 0 && (r.Target.Verb == VerbJump || r.Target.Verb == VerbGoto) {
+	if added > 0 && g.rules[rank].leads() {
 		var ok bool
-		if g.depth, ok = g.nesting(0, make([]int, len(g.chains))); !ok || g.depth > maxDepth {
-			return false // compiling anew says what is wrong
+		if g.depth, ok = g.nesting(0, make([]int, len(g.chains))); !ok || g.depth > min(maxDepth, old.line.depth) {
+			return false // compiling anew says what is wrong, or makes room
 		}
+	}
+	if removed > 0 && was.leads() {
+		g.forsake()
 	}
 	var over []uint32
 	g.overlays = slices.Clone(g.overlays)
@@ -249,18 +292,20 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 	if at >= 0 {
 		over = slices.Clone(g.overlays[at].entries)
 	}
-	var hidden []uint32
-	if g.v6 {
-		g.wide, hidden = shift(g.wide, nil, len(boxes), rank, added, removed, removed > 0 && old[rank].flags&hides != 0, ch)
-	} else {
-		g.narrow, hidden = shift(g.narrow, g.shapes, len(boxes), rank, added, removed, removed > 0 && old[rank].flags&hides != 0, ch)
+	if removed > 0 || moves {
+		x := shift{rank: rank, added: added, removed: removed, end: ch.rank, hides: removed > 0 && was.flags&hides != 0}
+		if g.v6 {
+			g.wide = shiftEntries(g.wide, nil, len(boxes), &x)
+		} else {
+			g.narrow = shiftEntries(g.narrow, g.shapes, len(boxes), &x)
+		}
+		over = append(over, x.hidden...)
 	}
 	for i := range boxes {
 		boxes[i].rule = rank
 		over = append(over, uint32(g.entries()))
 		g.appendEntry(&boxes[i])
 	}
-	over = append(over, hidden...)
 
 	// The overlay, made anew.
 	slices.Sort(over)
@@ -278,7 +323,7 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 		g.overlays = append(g.overlays, overlay{chain: index})
 		trees := slices.Clone(g.trees[me.first : me.first+me.n])
 		me.first, me.n = uint32(len(g.trees)), me.n+1
-		g.trees = append(slices.Clip(g.trees), append(trees, leafSlot(0, 0))...)
+		g.trees = append(g.trees, append(trees, leafSlot(0, 0))...)
 	} else {
 		g.trees = slices.Clone(g.trees)
 	}
@@ -290,9 +335,31 @@ func (g *program) patch(c *compiler, f int, s site, r, gone *Rule, n Renumbering
 		b.boxes = append(b.boxes, g.boxOf(e))
 		list[i] = uint32(i)
 	}
-	g.slots, g.places = slices.Clip(g.slots), slices.Clip(g.places)
 	g.trees[me.first+me.n-1] = b.build(list, known{}, 0)
 	return true
+}
+
+// leads says that a rule leads to another chain.
+func (r *rule) leads() bool { return r.verb == VerbJump || r.verb == VerbGoto }
+
+// forsake takes out of names the chains that nothing leads to any more. What is compiled of them stays, and is looked at by
+// nobody; a jump there compiles them anew.
+func (g *program) forsake() {
+	reached := make([]bool, len(g.chains))
+	reached[0] = true
+	for todo := []uint32{0}; len(todo) > 0; {
+		ch := g.chains[todo[0]]
+		todo = todo[1:]
+		for i := ch.firstRank; i < ch.rank; i++ {
+			if r := &g.rules[i]; r.leads() && !reached[r.arg] {
+				reached[r.arg] = true
+				todo = append(todo, r.arg)
+			}
+		}
+	}
+	unreached := func(_ string, index uint32) bool { return !reached[index] }
+	g.names = maps.Clone(g.names)
+	maps.DeleteFunc(g.names, unreached)
 }
 
 // nesting returns how deep calls from a chain are nested at most; false when there is a loop, or more than can be meant. known has
@@ -309,7 +376,7 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 	depth := 0
 	x := g.chains[chain]
 	for i := x.firstRank; i < x.rank; i++ {
-		if r := &g.rules[i]; r.verb == VerbJump || r.verb == VerbGoto {
+		if r := &g.rules[i]; r.leads() {
 			d, ok := g.nesting(r.arg, known)
 			if !ok {
 				return 0, false
@@ -321,45 +388,52 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 	return depth, true
 }
 
-// shift copies entries, with room for more, and moves the ranks behind rank. The entries of the rule there, if it is
-// removed, agree with nothing from now on. When it hides others, those of the chain that it overlaps are returned.
-func shift[E entry[E]](list []E, shapes []shape, room int, rank, added, removed uint32, hides bool, ch chain) (out []E, hidden []uint32) {
-	out = make([]E, len(list), len(list)+room)
-	copy(out, list)
+// shift is a change of ranks: from rank on, added came and removed went, 0 or 1 each, in a chain that ended at end.
+type shift struct {
+	rank, added, removed, end uint32
+
+	hides  bool     // the rule that goes hides others
+	hidden []uint32 // of hides: the entries of the chain that it overlaps, behind it
+}
+
+// shiftEntries copies entries, with room for more, and moves the ranks behind. The entries of the rule that goes agree with
+// nothing from now on.
+func shiftEntries[E entry[E]](list []E, shapes []shape, room int, s *shift) []E {
+	out := append(make([]E, 0, len(list)+room), list...)
 	var went []E
 	for i := range out {
 		x := &out[i]
 		r := (*x).ranked()
 		switch {
-		case r < rank || (*x).isDead():
-		case r == rank && removed > 0:
-			if hides {
+		case r < s.rank || (*x).isDead():
+		case r == s.rank && s.removed > 0:
+			if s.hides {
 				went = append(went, *x)
 			}
 			*x = (*x).killed()
-		case added != removed:
-			*x = (*x).moved(added - removed)
+		case s.added != s.removed:
+			*x = (*x).moved(s.added - s.removed)
 		}
 	}
 	if len(went) == 0 {
-		return out, nil
+		return out
 	}
 	for i := range list {
 		r := list[i].ranked()
-		if r <= rank || r >= ch.rank || list[i].isDead() {
+		if r <= s.rank || r >= s.end || list[i].isDead() {
 			continue
 		}
 		for _, w := range went {
 			if w.meets(list[i], shapes) {
-				hidden = append(hidden, uint32(i))
+				s.hidden = append(s.hidden, uint32(i))
 				break
 			}
 		}
 	}
-	return out, hidden
+	return out
 }
 
-// entry is what narrow and wide have in common for shift.
+// entry is what narrow and wide have in common for shiftEntries.
 type entry[E any] interface {
 	ranked() uint32                     // its rank
 	isDead() bool                       // it agrees with nothing: its rule went

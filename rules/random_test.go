@@ -53,8 +53,8 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	}
 	want := make([]uint64, m.rs.Counters())
 	index := make(map[*Rule]int)
-	for i := range m.rs.rules {
-		index[m.rs.rules[i].Rule] = i
+	for id, info := range m.rs.Rules() {
+		index[info.Rule] = int(id)
 	}
 	for _, x := range l.path {
 		want[index[x]]++
@@ -73,7 +73,7 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 	case string:
 		last = policy(x)
 	default:
-		last = len(m.rs.rules) + idShort
+		last = int(m.rs.extra(idShort))
 		want[last]++
 	}
 	turns := 0 // are not taken by Explain

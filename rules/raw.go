@@ -60,8 +60,8 @@ func (c *compiler) assign(id RuleID, t *CTTarget) {
 // holds their protocols by name, 0 for a policy of the protocols that have no tracker. The error is *Errors.
 func (rs *Ruleset) CheckTimeouts(defined map[string]uint8) error {
 	var errs Errors
-	for i := range rs.rules {
-		r := rs.rules[i].Rule
+	for _, info := range rs.Rules() {
+		r := info.Rule
 		if r.Target.CT == nil || r.Target.CT.Timeout == "" {
 			continue
 		}

@@ -220,7 +220,7 @@ func TestRandomRaw(t *testing.T) {
 				last = int(rs.ChainPolicyID("raw", "PREROUTING", fam))
 				want[last]++
 			case l.decided == nil:
-				last = len(rs.rules) + idShort
+				last = int(rs.extra(idShort))
 				want[last]++
 			}
 			if e.Verdict != v || int(e.Rule) != last {

@@ -1,6 +1,9 @@
 package rules
 
 import (
+	"cmp"
+	"iter"
+	"slices"
 	"strconv"
 
 	"corewire/internal/ipset"
@@ -37,9 +40,12 @@ type Options struct {
 
 // Ruleset is a compiled rule set. It is immutable; any number of Matchers use it at the same time.
 type Ruleset struct {
-	rules       []Info      // by RuleID
+	compiled    []Info      // of the rules that were compiled, by RuleID; those that went since are still there
+	late        []late      // of the rules that changes of one rule put in, by RuleID behind all others; likewise
+	count       int         // rules in force
+	line        *line       // of changes of one rule
 	chains      []ChainInfo // in order of files and declaration
-	files       []*File     // as compiled; of changes the changed copies
+	files       []*File     // as compiled; see filesNow
 	warnings    []Warning
 	prog        [programs]program // by place
 	has         [programs]bool    // by place: a file has the table; filter's are not looked at
@@ -55,11 +61,14 @@ type Ruleset struct {
 	patches     int             // changes of one rule since everything was compiled
 }
 
-// RuleID names what decided a packet, or a counter: a rule (its index in Rules), or behind these the policy of an IP
-// version and the drop of packets with a short header.
+// RuleID names what decided a packet, or a counter: a rule, the policy of a base chain for an IP version, or the drop of
+// packets with a short header. Compile numbers the rules in the order of the files, from 0. A rule keeps its RuleID through
+// changes of other rules for as long as it lives, and none is given twice.
+//
+//	rules as compiled | policies, short headers, no room (idExtra) | rules that changes put in (maxPatches)
 type RuleID uint32
 
-// The identities behind the rules, added to the number of rules.
+// The identities behind the compiled rules, added to their number.
 const (
 	idPolicy = 0           // policies of the base chains, by place
 	idShort  = programs    // a match asked for a header that the packet does not have: dropped, as xtables' hotdrop
@@ -71,10 +80,17 @@ const (
 type Info struct {
 	Table   string
 	Chain   string
-	Number  int    // place in its chain, from 1
+	Number  int    // place in its chain, from 1; written by Rule and Rules
 	Family  Family // the IP versions that it is for
+	piece   int32  // of Ruleset.chains
 	Rule    *Rule  // as parsed: position, text, parts
 	Counter Counter
+}
+
+// late is a rule that a change put in.
+type late struct {
+	Info
+	before RuleID // the compiled rule of its chain that it stands before, or one past the chain's last; that rule may have gone
 }
 
 // ChainInfo describes one chain of a rule set, for listings.
@@ -84,7 +100,10 @@ type ChainInfo struct {
 	Family Family
 	Policy Policy
 	Rules  []RuleID // in order
-	Chain  *Chain   // as parsed
+	Chain  *Chain   // as parsed: its position and its counter, and the rules that it had then
+
+	end   RuleID  // one past the last of its rules when it was compiled
+	parts []int32 // of Ruleset.chains: what files before have of the same chain, whose rules are numbered first
 }
 
 // Needs says which fields of Context the rule set looks at, beside State, which is always needed.
@@ -163,8 +182,87 @@ type Result struct {
 	Trace     uint32 // for Count; below 1<<TraceBits. 0: there was no room to keep it, and Match has counted the packet itself
 }
 
-// Rules returns the rules by RuleID, for listings. The caller must not change it.
-func (rs *Ruleset) Rules() []Info { return rs.rules }
+// Len returns the number of rules.
+func (rs *Ruleset) Len() int { return rs.count }
+
+// Rules gives the rules in the order of files, chains and numbers, for listings. What a rule consists of must not be changed.
+func (rs *Ruleset) Rules() iter.Seq2[RuleID, Info] {
+	return func(yield func(RuleID, Info) bool) {
+		for i := range rs.chains {
+			number := rs.before(i)
+			for _, id := range rs.chains[i].Rules {
+				number++
+				info := *rs.info(id)
+				if info.Number = number; !yield(id, info) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Rule describes one rule; ok is false when the RuleID is none of a rule's. Of a rule that has gone the number is 0.
+func (rs *Ruleset) Rule(id RuleID) (info Info, ok bool) {
+	if !rs.isRule(id) {
+		return Info{}, false
+	}
+	info = *rs.info(id)
+	info.Number = 0
+	if at := rs.at(id); at >= 0 {
+		info.Number = rs.before(int(info.piece)) + at + 1
+	}
+	return info, true
+}
+
+// isRule says that a RuleID is one of a rule, which may have gone.
+func (rs *Ruleset) isRule(id RuleID) bool {
+	k := int(id) - len(rs.compiled)
+	return k < 0 || k >= idExtra && k < idExtra+len(rs.late)
+}
+
+// info returns a rule's description; its Number says nothing.
+func (rs *Ruleset) info(id RuleID) *Info {
+	if k := int(id) - len(rs.compiled); k >= idExtra {
+		return &rs.late[k-idExtra].Info
+	}
+	return &rs.compiled[id]
+}
+
+// extra returns the RuleID of a policy or one of the other counters that are no rule's.
+func (rs *Ruleset) extra(k int) RuleID { return RuleID(len(rs.compiled) + k) }
+
+// before returns how many rules of a chain stand in files before.
+func (rs *Ruleset) before(chain int) int {
+	n := 0
+	for _, k := range rs.chains[chain].parts {
+		n += len(rs.chains[k].Rules)
+	}
+	return n
+}
+
+// order returns what rules of one chain are sorted by: where they stand. Only rules that changes put in at the same place
+// of a chain share it with each other, and with the compiled rule that they stand before and that is behind them.
+func (rs *Ruleset) order(id RuleID) uint64 {
+	k := int(id) - len(rs.compiled)
+	if k >= idExtra {
+		x := &rs.late[k-idExtra]
+		return uint64(x.piece)<<32 | uint64(x.before)
+	}
+	return uint64(rs.compiled[id].piece)<<32 | uint64(id)
+}
+
+// at returns the index of a rule in its chain, -1 when it has gone.
+func (rs *Ruleset) at(id RuleID) int {
+	list := rs.chains[rs.info(id).piece].Rules
+	want := rs.order(id)
+	k, _ := slices.BinarySearchFunc(list, want, func(x RuleID, want uint64) int { return cmp.Compare(rs.order(x), want) })
+	for ; k < len(list) && rs.order(list[k]) == want; k++ {
+		if list[k] == id {
+			return k
+		}
+	}
+	return -1
+}
 
 // Chains returns the chains, for listings. The caller must not change it.
 func (rs *Ruleset) Chains() []ChainInfo { return rs.chains }
@@ -175,22 +273,20 @@ func (rs *Ruleset) Warnings() []Warning { return rs.warnings }
 // Needs returns which fields of Context Match looks at.
 func (rs *Ruleset) Needs() Needs { return rs.needs }
 
-// Counters returns the number of counters: those of the rules, by RuleID, and behind them those of the policies and
-// of packets dropped for a short header.
-func (rs *Ruleset) Counters() int { return len(rs.rules) + idExtra }
+// Counters returns the number of counters, one for each RuleID that there is or may be after changes of one rule.
+func (rs *Ruleset) Counters() int { return len(rs.compiled) + idExtra + maxPatches }
 
 // RuleName returns how events and listings call a rule: "FORWARD 3", "FORWARD policy", "mychain 2", "short header",
 // "raw PREROUTING 1".
 func (rs *Ruleset) RuleName(id RuleID) string {
-	if int(id) < len(rs.rules) {
-		r := &rs.rules[id]
+	if r, ok := rs.Rule(id); ok {
 		name := r.Chain + " " + strconv.Itoa(r.Number)
 		if r.Table != "filter" {
 			name = r.Table + " " + name
 		}
 		return name
 	}
-	switch k := int(id) - len(rs.rules); {
+	switch k := int(id) - len(rs.compiled); {
 	case k < filterPlace+2:
 		return "FORWARD policy"
 	case k < programs:
@@ -205,8 +301,8 @@ func (rs *Ruleset) RuleName(id RuleID) string {
 
 // Reject returns how a packet that the rule decided is to be answered.
 func (rs *Ruleset) Reject(id RuleID) RejectWith {
-	if int(id) < len(rs.rules) {
-		return rs.rules[id].Rule.Target.Reject
+	if rs.isRule(id) {
+		return rs.info(id).Rule.Target.Reject
 	}
 	return RejectNone
 }

@@ -149,7 +149,7 @@ func (rs *Ruleset) appendTable(b []byte, table string, f Family, counters []Coun
 			continue
 		}
 		for _, id := range rs.chains[i].Rules {
-			r := &rs.rules[id]
+			r := rs.info(id)
 			if r.Family&f == 0 {
 				continue
 			}

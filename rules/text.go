@@ -87,7 +87,7 @@ func (rs *Ruleset) appendTableText(b []byte, table string, form SaveForm, counte
 	for _, name := range order {
 		for _, c := range chains[name] {
 			for _, id := range c.Rules {
-				r := rs.rules[id].Rule
+				r := rs.info(id).Rule
 				if r.Family&form.Family == 0 {
 					continue
 				}
@@ -115,7 +115,7 @@ func (rs *Ruleset) appendTableText(b []byte, table string, form SaveForm, counte
 // CounterIDs returns the counters of a chain (of all of a table's, with ""), or of one of its rules by its number from 1, as
 // Edit counts them: what iptables -Z names. The policy belongs to the chain.
 func (rs *Ruleset) CounterIDs(table, chain string, family Family, number int) ([]RuleID, error) {
-	x := editor{Edit: Edit{Table: table, Chain: chain, Family: family}, files: rs.files}
+	x := editor{Edit: Edit{Table: table, Chain: chain, Family: family}, rs: rs, files: rs.files}
 	if number != 0 {
 		if x.Family == Both || x.Family == 0 {
 			x.Family = Both
@@ -135,7 +135,7 @@ func (rs *Ruleset) CounterIDs(table, chain string, family Family, number int) ([
 		}
 		found = true
 		for _, id := range c.Rules {
-			if rs.rules[id].Family&x.Family != 0 {
+			if rs.info(id).Family&x.Family != 0 {
 				ids = append(ids, id)
 			}
 		}

@@ -42,8 +42,8 @@ func newOwn(name string, set, headers []tuple) (*own, error) {
 		return nil, err
 	}
 	o.compile = time.Since(start)
-	if len(o.rs.Rules()) != len(set) {
-		return nil, fmt.Errorf("compile %s: %d rules of %d", name, len(o.rs.Rules()), len(set))
+	if o.rs.Len() != len(set) {
+		return nil, fmt.Errorf("compile %s: %d rules of %d", name, o.rs.Len(), len(set))
 	}
 	o.m = o.rs.NewMatcher()
 	o.headers = make([]header, len(headers))
@@ -87,7 +87,7 @@ func (o *own) pass(found func(i int, id rules.RuleID)) {
 // answers returns the rule of each header; the number of rules stands for none.
 func (o *own) answers() []int {
 	out := make([]int, len(o.headers))
-	n := len(o.rs.Rules())
+	n := o.rs.Len()
 	o.pass(func(i int, id rules.RuleID) { out[i] = min(int(id), n) })
 	return out
 }

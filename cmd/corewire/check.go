@@ -203,7 +203,7 @@ func (r *report) check(cmd *cobra.Command, live bool) error {
 		r.fail(err)
 		return nil
 	}
-	r.Rules = len(rs.Rules())
+	r.Rules = rs.Len()
 	for _, w := range rs.Warnings() {
 		r.at("warning", "ignored", w.Pos, w.Text, "")
 	}

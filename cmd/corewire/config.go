@@ -122,7 +122,7 @@ what was expected, and a hint; what in the rules has no effect is a warning.`,
 			for _, w := range rs.Warnings() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, %s\n", number(len(rs.Rules()), "rule"), number(len(rs.Warnings())+len(warnings), "warning"))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, %s\n", number(rs.Len(), "rule"), number(len(rs.Warnings())+len(warnings), "warning"))
 			return err
 		},
 	}

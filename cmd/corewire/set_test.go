@@ -65,7 +65,7 @@ func TestSetVerbs(t *testing.T) {
 		{"set flush wide", 0, ""},
 		{"set flush nope", 1, "does not exist"},
 		{"set nonsense", 2, "nonsense"},
-		{"rules insert FORWARD -m set --match-set bloked src -j ACCEPT", 3, ":1:31: expected a set that exists, found \"bloked\" (did you mean blocked?)\nnothing was changed"},
+		{"rules insert FORWARD -m set --match-set bloked src -j ACCEPT", 3, "insert FORWARD: expected a set that exists, found \"bloked\" (did you mean blocked?)\n  -m set --match-set bloked src -j ACCEPT\n                     ^^^^^^\nnothing was changed"},
 		{"set list -s wide", 0, "Number of entries: 0\n"},
 	} {
 		words := strings.Fields(tc.args)

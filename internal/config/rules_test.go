@@ -28,10 +28,10 @@ func TestLoadRules(t *testing.T) {
 		t.Errorf("missing file: %v", err)
 	}
 	rs, err := load(map[string]string{"rules": both, "inside": "lan0"})
-	if err != nil || len(rs.Rules()) != 1 || len(rs.Warnings()) != 0 {
+	if err != nil || rs.Len() != 1 || len(rs.Warnings()) != 0 {
 		t.Errorf("%v %v", rs, err)
 	}
-	if rs, err = load(map[string]string{"rules4": both, "rules6": six, "inside": "lan0"}); err != nil || len(rs.Rules()) != 2 {
+	if rs, err = load(map[string]string{"rules4": both, "rules6": six, "inside": "lan0"}); err != nil || rs.Len() != 2 {
 		t.Errorf("%v %v", rs, err)
 	}
 	_, err = load(map[string]string{"rules4": bad, "rules6": bad})

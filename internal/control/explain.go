@@ -64,7 +64,7 @@ func NewExplained(x *dataplane.Explanation) Explained {
 	rs := x.Ruleset
 	for _, steps := range [][]rules.Step{x.RawSteps, x.Steps} {
 		for _, s := range steps {
-			r := rs.Rules()[s.Rule]
+			r, _ := rs.Rule(s.Rule)
 			out.Steps = append(out.Steps, ExplainedStep{Rule: rs.RuleName(s.Rule), Place: fmt.Sprintf("%s:%d", r.Rule.Pos.File, r.Rule.Pos.Line),
 				Text: string(r.Rule.AppendSave(nil, r.Chain)), Matched: s.Matched, Why: s.Why, Did: s.Did})
 		}

@@ -170,7 +170,7 @@ func warnings(rs *rules.Ruleset) []string {
 // Status says what runs.
 func (f *Firewall) Status() Status {
 	c := f.Config()
-	s := Status{Version: f.options.Version, PID: os.Getpid(), Uptime: time.Since(f.started).Seconds(), Rules: len(f.engine.Ruleset().Rules()),
+	s := Status{Version: f.options.Version, PID: os.Getpid(), Uptime: time.Since(f.started).Seconds(), Rules: f.engine.Ruleset().Len(),
 		Reloads: int(f.reloads.Load()), Changes: int(f.edits.Load()), Config: c.Path(), Workers: f.engine.Workers()}
 	if f.link != nil {
 		s.Wire = newWire(f.link.Report())

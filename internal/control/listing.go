@@ -51,7 +51,6 @@ func listRules(rs *rules.Ruleset, counters []rules.Counter, view rules.Family) [
 			}
 		}
 	}
-	infos := rs.Rules()
 	out := []ChainCounters{}
 	at := map[[2]string]int{} // in out, by table and chain: several files may have parts of one
 	for _, chain := range rs.Chains() {
@@ -77,8 +76,8 @@ func listRules(rs *rules.Ruleset, counters []rules.Counter, view rules.Family) [
 			}
 		}
 		for _, id := range chain.Rules {
-			if infos[id].Family&view != 0 {
-				r := newRuleCounters(rs, id, counters[id], view)
+			if info, _ := rs.Rule(id); info.Family&view != 0 {
+				r := newRuleCounters(rs, id, &info, counters[id], view)
 				r.Number = len(c.Rules) + 1
 				c.Rules = append(c.Rules, r)
 			}
@@ -100,8 +99,7 @@ func tableOrder(table string) int {
 	return slices.Index([]string{"raw", "mangle", "filter", "security"}, table)
 }
 
-func newRuleCounters(rs *rules.Ruleset, id rules.RuleID, counter rules.Counter, view rules.Family) RuleCounters {
-	info := &rs.Rules()[id]
+func newRuleCounters(rs *rules.Ruleset, id rules.RuleID, info *rules.Info, counter rules.Counter, view rules.Family) RuleCounters {
 	r := info.Rule
 	family := info.Family
 	if view != rules.Both {

@@ -95,7 +95,8 @@ func (b *logbook) entry(l *dataplane.Logged, at time.Time) packetlog.Entry {
 	if l.Rules == nil {
 		return b.invalid(l, at)
 	}
-	rule := l.Rules.Rules()[l.Rule].Rule
+	info, _ := l.Rules.Rule(l.Rule) // what is logged is told of a rule
+	rule := info.Rule
 	t := rule.Target.Log
 	frame := l.Frame()
 	if t.Name() == "NFLOG" && t.Size != 0 { // counted from the IP header, as nfnetlink_log does

@@ -62,7 +62,7 @@ func (f *Firewall) ChangeRules(ctx context.Context, c RuleChange) (RuleChanged, 
 			return RuleChanged{}, &RefusedError{err}
 		}
 		_, err = f.engine.ZeroRules(ctx, from, ids)
-		return RuleChanged{Rules: len(from.Rules()), Changes: int(f.edits.Load()), Warnings: []string{}}, err
+		return RuleChanged{Rules: from.Len(), Changes: int(f.edits.Load()), Warnings: []string{}}, err
 	}
 	op, ok := rules.ParseEditOp(c.Op)
 	if !ok {
@@ -82,7 +82,7 @@ func (f *Firewall) ChangeRules(ctx context.Context, c RuleChange) (RuleChanged, 
 	for _, w := range warnings(from) {
 		known[w] = true
 	}
-	answer := RuleChanged{Rules: len(to.Rules()), Changes: int(f.edits.Add(1)), Warnings: []string{}}
+	answer := RuleChanged{Rules: to.Len(), Changes: int(f.edits.Add(1)), Warnings: []string{}}
 	for _, w := range warnings(to) {
 		if !known[w] {
 			answer.Warnings = append(answer.Warnings, w)
@@ -199,7 +199,7 @@ func (f *Firewall) reload(ctx context.Context, o *ReloadOptions) (Reloaded, *rul
 	if changes == nil {
 		changes = []config.Change{}
 	}
-	return Reloaded{Warnings: warnings(rs), Changes: changes, Rules: len(rs.Rules()), Discarded: int(f.edits.Swap(0))}, rs, nil
+	return Reloaded{Warnings: warnings(rs), Changes: changes, Rules: rs.Len(), Discarded: int(f.edits.Swap(0))}, rs, nil
 }
 
 // ruleRoutes adds the handlers of the rules.

@@ -86,7 +86,7 @@ COMMIT
 		why    string
 	}{
 		{RuleChange{Op: "insert", Chain: "FORWARD", Number: 9, Rule: []string{"-j", "DROP"}}, http.StatusConflict, "the chain has 4 rules"},
-		{RuleChange{Op: "append", Chain: "FORWARD", Rule: []string{"-p", "tpc"}}, http.StatusConflict, "corewire rules append:4:15: expected a protocol"},
+		{RuleChange{Op: "append", Chain: "FORWARD", Rule: []string{"-p", "tpc"}}, http.StatusConflict, "append FORWARD: expected a protocol's name or number up to 255, found \"tpc\"\n  -p tpc\n     ^^^\n"},
 		{RuleChange{Op: "append", Chain: "FORWARD", Rule: []string{"-j", "nowhere"}}, http.StatusConflict, "a chain of this table"},
 		{RuleChange{Op: "append", Table: "raw", Chain: "PREROUTING", Rule: []string{"-p", "udp", "-j", "CT", "--timeout", "none"}}, http.StatusConflict, "a timeout policy"},
 		{RuleChange{Op: "zero", Chain: "nowhere"}, http.StatusConflict, "no such chain"},

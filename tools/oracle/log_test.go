@@ -110,7 +110,8 @@ func TestLogLines(t *testing.T) {
 		Log: func(logged []dataplane.Logged) {
 			for i := range logged {
 				l := &logged[i]
-				target := l.Rules.Rules()[l.Rule].Rule.Target.Log
+				info, _ := l.Rules.Rule(l.Rule)
+				target := info.Rule.Target.Log
 				e := packetlog.Entry{Prefix: target.Prefix, In: l.In.String(), Out: l.In.Other().String(), Mark: l.Mark, Length: l.Length, L3: l.L3, End: l.End, Frame: l.Frame(),
 					Sequence: target.Sequence, TCPOptions: target.TCP, IPOptions: target.IP, MACDecode: target.MAC}
 				ours = append(ours, string(e.AppendLine(nil)))

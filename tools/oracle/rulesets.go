@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -222,9 +221,9 @@ func slots(tables []*xtable, rs *rules.Ruleset, f rules.Family) ([]slot, error) 
 		number       int
 	}
 	ids := map[place]rules.RuleID{}
-	for i, r := range rs.Rules() {
+	for id, r := range rs.Rules() {
 		if r.Family&f != 0 {
-			ids[place{r.Table, r.Chain, r.Number}] = rules.RuleID(i)
+			ids[place{r.Table, r.Chain, r.Number}] = id
 		}
 	}
 	for _, c := range rs.Chains() {
@@ -314,7 +313,10 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 		return r, err
 	}
 	defer own.close()
-	rejects := slices.ContainsFunc(rs.Rules(), func(i rules.Info) bool { return i.Rule.Target.Verb == rules.VerbReject })
+	rejects := false
+	for _, info := range rs.Rules() {
+		rejects = rejects || info.Rule.Target.Verb == rules.VerbReject
+	}
 	seen := make([]bool, len(list))
 	before := map[packet.Key]conntrack.Info{} // what corewire knew of a connection after its last packet
 	begun := map[packet.Key]bool{}
@@ -366,8 +368,8 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			c := counters[s.id]
 			if k != c {
 				line := s.name
-				if int(s.id) < len(rs.Rules()) {
-					line += ": " + rs.Rules()[s.id].Rule.Text
+				if info, ok := rs.Rule(s.id); ok {
+					line += ": " + info.Rule.Text
 				}
 				wrong = append(wrong, fmt.Sprintf("%s\n    kernel +%d packets +%d bytes, corewire +%d packets +%d bytes", line,
 					k.Packets-s.k.Packets, k.Bytes-s.k.Bytes, c.Packets-s.c.Packets, c.Bytes-s.c.Bytes))
@@ -377,8 +379,8 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 				if s.table.rules[s.at].number > 0 {
 					hit = true
 					r.hits++
-					if j.cover != nil {
-						j.cover.note(rs.Rules()[s.id].Rule, &p, true)
+					if info, ok := rs.Rule(s.id); ok && j.cover != nil {
+						j.cover.note(info.Rule, &p, true)
 					}
 					if !seen[i] {
 						seen[i] = true
@@ -477,7 +479,7 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 	}
 	whole := true
 	for i, s := range steps {
-		if turns(rs.Rules()[s.Rule].Rule) && (s.Matched != moved[s.Rule] || tried[s.Rule] > 1) {
+		if info, _ := rs.Rule(s.Rule); turns(info.Rule) && (s.Matched != moved[s.Rule] || tried[s.Rule] > 1) {
 			steps, whole = steps[:i], false // what comes behind it depends on its turn
 			break
 		}
@@ -487,7 +489,7 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 		matched[s.Rule] = matched[s.Rule] || s.Matched
 	}
 	for _, s := range steps {
-		info := &rs.Rules()[s.Rule]
+		info, _ := rs.Rule(s.Rule)
 		if matched[s.Rule] != moved[s.Rule] && (whole || matched[s.Rule]) {
 			return "explanation: " + rs.RuleName(s.Rule), nil
 		}

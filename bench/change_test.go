@@ -1,0 +1,220 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"corewire/dataplane"
+	"corewire/internal/packet"
+	"corewire/ring"
+	"corewire/rules"
+)
+
+// manyRules is n rules about hosts, networks and ports that match none of the traffic, then the two that do.
+func manyRules(n int) []byte {
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	b := []byte("*filter\n:FORWARD DROP [0:0]\n")
+	for range n {
+		b = fmt.Appendf(b, "-A FORWARD -s 192.%d.%d.%d/%d -d 172.16.%d.%d -p tcp -m tcp --dport %d -j ACCEPT\n", r.IntN(40), r.IntN(256), r.IntN(256),
+			[]int{16, 24, 32}[r.IntN(3)], r.IntN(16), r.IntN(256), r.IntN(2000))
+	}
+	return append(b, "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -i inside -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n"...)
+}
+
+// changer changes one rule after the other, each time of the rule set that the change before has made.
+type changer struct {
+	rs    *rules.Ruleset
+	rng   *rand.Rand
+	force func(from, to *rules.Ruleset, m rules.Mapping) error // puts it in force
+
+	took   map[string]figures // ms, by what was done
+	bytes  map[string]figures
+	anew   figures // ms of changes for which everything was compiled anew
+	counts runtime.MemStats
+}
+
+// change inserts, replaces or deletes the rule with a number, from the text on.
+func (c *changer) change(b *testing.B, what string) {
+	at := rules.Place{Table: "filter", Chain: "FORWARD", Family: rules.Both, Number: 1 + c.rng.IntN(c.rs.Len())}
+	line := fmt.Sprintf("-A FORWARD -s 192.1.2.%d/32 -p tcp -m tcp --dport %d -j DROP", c.rng.IntN(256), c.rng.IntN(65536))
+	runtime.ReadMemStats(&c.counts)
+	allocated := c.counts.TotalAlloc
+	start := time.Now()
+	_, list, err := rules.ParseRule("change", at.Table, at.Family, line)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var to *rules.Ruleset
+	var m rules.Mapping
+	switch what {
+	case "insert":
+		to, m, err = c.rs.Insert(at, list[0])
+	case "replace":
+		to, m, err = c.rs.Replace(at, list[0])
+	default:
+		to, m, err = c.rs.Delete(at)
+	}
+	if err == nil {
+		err = c.force(c.rs, to, m)
+	}
+	took := float64(time.Since(start).Nanoseconds()) / 1e6
+	if err != nil {
+		b.Fatal(err)
+	}
+	runtime.ReadMemStats(&c.counts)
+	if to.Patches() == 0 {
+		c.anew = append(c.anew, took)
+	} else {
+		c.took[what] = append(c.took[what], took)
+		c.bytes[what] = append(c.bytes[what], float64(c.counts.TotalAlloc-allocated)/1e6)
+	}
+	c.rs = to
+}
+
+// report reports the middle, the lowest and the highest of what changes took, and the middle of what they allocated.
+func (c *changer) report(b *testing.B) {
+	for _, what := range []string{"insert", "replace", "delete"} {
+		c.took[what].report(b, what+"-ms")
+		b.ReportMetric(c.bytes[what].median(), what+"-MB")
+	}
+	if len(c.anew) > 0 {
+		b.ReportMetric(c.anew.median(), "compiled-anew-ms")
+	}
+	once(b)
+}
+
+// changes are made in turn; fewer than an overlay holds, so that nothing is compiled anew.
+const changes = 30
+
+// BenchmarkChange changes one rule of many, from its text on, at random places: in rules alone until there is a rule set that
+// a matcher could be made of; in a running engine, whose worker always has frames, until every packet is judged by it. Of the
+// worker the longest turn in a hundred and the longest of all are told, in µs of its own time, while nothing else happens and
+// while rules change: a burst with everything that comes with it, and the change of its rules.
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{1000, 10_000, 100_000} {
+		text := manyRules(n)
+		b.Run(fmt.Sprintf("rules/%d", n), func(b *testing.B) {
+			c := newChanger(compile(b, text), func(_, _ *rules.Ruleset, _ rules.Mapping) error { return nil })
+			for range changes {
+				for _, what := range []string{"insert", "replace", "delete"} {
+					c.change(b, what)
+				}
+			}
+			c.report(b)
+		})
+		b.Run(fmt.Sprintf("engine/%d", n), func(b *testing.B) { changeRunning(b, compile(b, text)) })
+	}
+}
+
+func newChanger(rs *rules.Ruleset, force func(from, to *rules.Ruleset, m rules.Mapping) error) *changer {
+	return &changer{rs: rs, rng: rand.New(rand.NewPCG(3, 4)), force: force, took: map[string]figures{}, bytes: map[string]figures{}}
+}
+
+// changeRunning changes the rules of a running engine.
+func changeRunning(b *testing.B, rs *rules.Ruleset) {
+	const flows = 4096
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	t := udpTraffic(flows, 4, frameSize)
+	w := &turns{endless: endless{feeder: *newFeeder(), tb: b}}
+	e, err := dataplane.New(dataplane.Config{Wires: []ring.Wire{w}, Ruleset: rs, Max: 2 * flows})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	w.frames, w.port, w.size = t.steady, packet.Inside, t.size
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	for w.mark.Load() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	c := newChanger(rs, func(from, to *rules.Ruleset, m rules.Mapping) error {
+		return e.SwapRuleset(ctx, dataplane.Swap{Ruleset: to, From: from, Mapping: m})
+	})
+	var quiet, changed [2]figures
+	note := func(to *[2]figures, f func()) {
+		worst, hundredth := w.watch(f)
+		to[0], to[1] = append(to[0], hundredth), append(to[1], worst)
+	}
+	for range changes {
+		start := time.Now()
+		note(&changed, func() {
+			for _, what := range []string{"insert", "replace", "delete"} {
+				c.change(b, what)
+			}
+		})
+		spent := time.Since(start)
+		note(&quiet, func() { time.Sleep(spent) })
+	}
+	sum := func() (n uint64) {
+		_, counters, err := e.RuleCounters(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, k := range counters {
+			n += k.Packets
+		}
+		return n
+	}
+	cancel()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	if n := sum(); n != uint64(w.given) { // each packet is counted by the one rule that it matches
+		b.Fatalf("%d packets counted of %d", n, w.given)
+	}
+	if w.sent != w.given {
+		b.Fatalf("%d frames forwarded of %d", w.sent, w.given)
+	}
+	c.report(b)
+	for i, name := range []string{"turn-p99", "turn-longest"} {
+		changed[i].report(b, name+"-µs")
+		changed[i].over(quiet[i]).report(b, name+"-ratio")
+	}
+}
+
+// turns is an endless feeder that measures its worker's turns, while it is asked to.
+type turns struct {
+	endless
+	on    atomic.Bool
+	count atomic.Uint64   // of turns
+	last  time.Duration   // the thread's time at the turn before; 0: not measured
+	times []time.Duration // the worker's while on, and until it has made a turn since
+}
+
+func (w *turns) Receive(port packet.Port, out []packet.Frame) int {
+	if port == w.port {
+		w.count.Add(1)
+		now := time.Duration(0)
+		if w.on.Load() {
+			if now = cpuTime(w.tb); w.last != 0 && len(w.times) < cap(w.times) {
+				w.times = append(w.times, now-w.last)
+			}
+		}
+		w.last = now
+	}
+	return w.endless.Receive(port, out)
+}
+
+// watch returns the longest turn, and that which one in a hundred is longer than, in µs, while f runs.
+func (w *turns) watch(f func()) (longest, hundredth float64) {
+	w.times = make([]time.Duration, 0, 1<<20)
+	w.on.Store(true)
+	f()
+	w.on.Store(false)
+	for n := w.count.Load(); w.count.Load() < n+2; {
+		time.Sleep(time.Millisecond)
+	}
+	if len(w.times) == 0 {
+		w.tb.Fatal("no turn was measured")
+	}
+	slices.Sort(w.times)
+	µs := func(i int) float64 { return float64(w.times[i].Nanoseconds()) / 1000 }
+	return µs(len(w.times) - 1), µs(len(w.times) * 99 / 100)
+}
