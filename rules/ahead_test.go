@@ -184,11 +184,11 @@ func FuzzLookup(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			at := Place{Table: "filter", Chain: chain, Family: IPv4, Number: 1 + r.IntN(1+len(rs.Rules()))}
+			at := Place{Table: "filter", Chain: chain, Family: IPv4, Number: 1 + r.IntN(1+rs.Len())}
 			if rs, _, err = rs.Insert(at, list[0]); err != nil {
 				t.Fatal(err)
 			}
-			at.Number = 1 + r.IntN(len(rs.Rules()))
+			at.Number = 1 + r.IntN(rs.Len())
 			if rs, _, err = rs.Delete(at); err != nil {
 				t.Fatal(err)
 			}

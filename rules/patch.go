@@ -237,12 +237,10 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 		rank = old.rankAt(g, ch, s, versions)
 	}
 	moves := added != removed && int(rank+removed) < len(g.rules) // ranks behind it
-	if rest := g.rules[rank+removed:]; removed > 0 || moves {
-		g.rules = append(append(make([]rule, 0, len(g.rules)+1), g.rules[:rank]...), make([]rule, added)...)
-		g.rules = append(g.rules, rest...)
-	} else {
-		g.rules = append(g.rules, rule{})
+	if removed > 0 || moves {
+		g.rules = slices.Clone(g.rules)
 	}
+	g.rules = slices.Replace(g.rules, int(rank), int(rank+removed), make([]rule, added)...)
 
 	// The new rule's conditions and boxes.
 	var boxes []box
@@ -292,14 +290,19 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	if at >= 0 {
 		over = slices.Clone(g.overlays[at].entries)
 	}
-	if removed > 0 || moves {
-		x := shift{rank: rank, added: added, removed: removed, end: ch.rank, hides: removed > 0 && was.flags&hides != 0}
-		if g.v6 {
-			g.wide = shiftEntries(g.wide, nil, len(boxes), &x)
-		} else {
-			g.narrow = shiftEntries(g.narrow, g.shapes, len(boxes), &x)
-		}
-		over = append(over, x.hidden...)
+	x := shift{rank, added, removed, ch.rank}
+	switch hid := removed > 0 && was.flags&hides != 0; {
+	case hid && g.v6:
+		over = append(over, uncovered(g.wide, nil, &x)...)
+	case hid:
+		over = append(over, uncovered(g.narrow, g.shapes, &x)...)
+	}
+	switch {
+	case removed == 0 && !moves:
+	case g.v6:
+		g.wide = x.wide(g.wide)
+	default:
+		g.narrow = x.narrow(g.narrow)
 	}
 	for i := range boxes {
 		boxes[i].rule = rank
@@ -389,56 +392,64 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 }
 
 // shift is a change of ranks: from rank on, added came and removed went, 0 or 1 each, in a chain that ended at end.
-type shift struct {
-	rank, added, removed, end uint32
+type shift struct{ rank, added, removed, end uint32 }
 
-	hides  bool     // the rule that goes hides others
-	hidden []uint32 // of hides: the entries of the chain that it overlaps, behind it
-}
+// touches says that an entry with a rank is the rule's that goes, or stands behind; dead ones are left as they are.
+func (s *shift) touches(rank uint32, dead bool) bool { return rank >= s.rank && !dead }
 
-// shiftEntries copies entries, with room for more, and moves the ranks behind. The entries of the rule that goes agree with
-// nothing from now on.
-func shiftEntries[E entry[E]](list []E, shapes []shape, room int, s *shift) []E {
-	out := append(make([]E, 0, len(list)+room), list...)
-	var went []E
+// narrow copies entries and moves the ranks behind. The entries of the rule that goes agree with nothing from now on.
+func (s *shift) narrow(list []narrow) []narrow {
+	out := slices.Clone(list)
 	for i := range out {
-		x := &out[i]
-		r := (*x).ranked()
-		switch {
-		case r < s.rank || (*x).isDead():
-		case r == s.rank && s.removed > 0:
-			if s.hides {
-				went = append(went, *x)
-			}
-			*x = (*x).killed()
-		case s.added != s.removed:
-			*x = (*x).moved(s.added - s.removed)
-		}
-	}
-	if len(went) == 0 {
-		return out
-	}
-	for i := range list {
-		r := list[i].ranked()
-		if r <= s.rank || r >= s.end || list[i].isDead() {
-			continue
-		}
-		for _, w := range went {
-			if w.meets(list[i], shapes) {
-				s.hidden = append(s.hidden, uint32(i))
-				break
+		if x := &out[i]; s.touches(x.ranked(), x.isDead()) {
+			if s.removed > 0 && x.ranked() == s.rank {
+				*x = x.killed()
+			} else {
+				*x = x.moved(s.added - s.removed)
 			}
 		}
 	}
 	return out
 }
 
-// entry is what narrow and wide have in common for shiftEntries.
+// wide is narrow for IPv6. A type parameter would make each of its steps a call.
+func (s *shift) wide(list []wide) []wide {
+	out := slices.Clone(list)
+	for i := range out {
+		if x := &out[i]; s.touches(x.ranked(), x.isDead()) {
+			if s.removed > 0 && x.ranked() == s.rank {
+				*x = x.killed()
+			} else {
+				*x = x.moved(s.added - s.removed)
+			}
+		}
+	}
+	return out
+}
+
+// uncovered returns the entries of the chain that those of the rule that goes overlap, behind it.
+func uncovered[E entry[E]](list []E, shapes []shape, s *shift) (out []uint32) {
+	var went []E
+	for _, x := range list {
+		if x.ranked() == s.rank && !x.isDead() {
+			went = append(went, x)
+		}
+	}
+	for i, x := range list {
+		if r := x.ranked(); r <= s.rank || r >= s.end || x.isDead() {
+			continue
+		}
+		if slices.ContainsFunc(went, func(w E) bool { return w.meets(x, shapes) }) {
+			out = append(out, uint32(i))
+		}
+	}
+	return out
+}
+
+// entry is what narrow and wide have in common for uncovered.
 type entry[E any] interface {
 	ranked() uint32                     // its rank
 	isDead() bool                       // it agrees with nothing: its rule went
-	killed() E                          // it with isDead
-	moved(d uint32) E                   // it with a rank d higher
 	meets(other E, shapes []shape) bool // there are headers that agree with both
 }
 
@@ -452,7 +463,8 @@ func (x wide) ranked() uint32   { return x.rule &^ more }
 func (x narrow) isDead() bool { return x.shape() == deadShape }
 func (x wide) isDead() bool   { return x.allow>>verbShift == deadVerb }
 
-// killed: the rank is 0, the lowest that a run may be said to begin with (walk.enter), whatever comes and goes later.
+// killed makes the entry one that agrees with nothing. The rank is 0, the lowest that a run may be said to begin with
+// (walk.enter), whatever comes and goes later.
 func (x narrow) killed() narrow {
 	x.meta = deadShape << shapeShift
 	return x
@@ -463,6 +475,7 @@ func (x wide) killed() wide {
 	return x
 }
 
+// moved returns the entry with a rank d higher.
 func (x narrow) moved(d uint32) narrow {
 	x.meta += uint64(d) << rankShift
 	return x
