@@ -50,6 +50,9 @@ func absentModule(name, missing string, least int, holds func(m *AbsentMatch) bo
 			rp.fail(l.col, "-m "+name, "an option after -m "+name+", such as --"+options[0].name, "")
 			return
 		}
+		if name == "owner" && m.parts[3] != "" && m.parts[2] == "" {
+			rp.fail(l.col, "--suppl-groups", "--gid-owner with --suppl-groups", "")
+		}
 		m.Holds = holds(m)
 		rp.note(l.col, fmt.Sprintf("-m %s%s %s for every packet: %s", name, m.text(), map[bool]string{true: "holds", false: "fails"}[m.Holds], missing))
 	}
@@ -65,7 +68,7 @@ const (
 
 var absentModules = []module{
 	// owner_mt in net/netfilter/xt_owner.c, without a socket. --suppl-groups says only how groups are compared.
-	absentModule("owner", noSocket, 0, func(m *AbsentMatch) bool { return m.asked-bit(m.parts[3] != "") == m.denied },
+	absentModule("owner", noSocket, 1, func(m *AbsentMatch) bool { return m.asked-bit(m.parts[3] != "") == m.denied },
 		absentOption{"socket-exists", true, nil}, absentOption{"uid-owner", true, ownerRange}, absentOption{"gid-owner", true, ownerRange},
 		absentOption{"suppl-groups", false, nil}),
 	// net/netfilter/xt_cgroup.c and xt_socket.c fail without a socket, also behind "!".

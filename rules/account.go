@@ -94,11 +94,14 @@ func (m *QuotaMatch) AppendSave(b []byte) []byte {
 }
 
 func (m *QuotaMatch) compile(c *compiler) {
-	q := share(c, m, func() *quota {
-		q := new(quota)
-		q.left.Store(m.Bytes)
-		return q
-	})
+	q := liveOf(c, m, func(g *program) ([]*quota, []RuleID) { return g.quotas, g.quotaRules })
+	if q == nil {
+		q = share(c, m, func() *quota {
+			q := new(quota)
+			q.left.Store(m.Bytes)
+			return q
+		})
+	}
 	c.ask(pred{op: opQuota, not: m.Not, a: keep(&c.cur.quotas, q)})
 }
 
@@ -110,6 +113,9 @@ var quotaModule = module{name: "quota", family: Both, make: func() Extension { r
 
 // quota is what a rule has left.
 type quota struct{ left atomic.Uint64 }
+
+// has says whether so many bytes are left.
+func (q *quota) has(n uint64) bool { return q.left.Load() >= n }
 
 // take takes bytes; when there are not so many, none are left from then on (net/netfilter/xt_quota.c).
 func (q *quota) take(n uint64) bool {

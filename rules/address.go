@@ -74,6 +74,27 @@ func (rp *ruleParser) address(a token) (m AddrMatch, f Family, ok bool) {
 	return m, f, true
 }
 
+// hostMask reads an address with the length of a prefix, of which iptables keeps and prints the bits behind the prefix as well.
+// Of other masks it makes something else, so that they are refused.
+func (rp *ruleParser) hostMask(a token) (m AddrMatch, f Family, ok bool) {
+	if m, f, ok = rp.address(a); !ok {
+		return m, f, false
+	}
+	bits, n := 128, maskLen(m.Mask)
+	if f == IPv4 {
+		bits, n = 32, n-96
+	}
+	if want := prefixMask(n, bits); want.Lo != m.Mask.Lo || f == IPv6 && want.Hi != m.Mask.Hi {
+		rp.fail(a.col, a.text, "an address with the length of a prefix", "")
+		return m, f, false
+	}
+	host, _, _ := strings.Cut(a.text, "/")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		m.Addr = packet.AddrFrom(ip)
+	}
+	return m, f, true
+}
+
 // shortIPv4 reads IPv4 addresses of fewer than four numbers as iptables does (libxtables/xtables.c): the missing ones
 // are zeros at the end, so that 10.1/16 is 10.1.0.0/16.
 func shortIPv4(s string) (netip.Addr, bool) {

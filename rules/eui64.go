@@ -28,5 +28,5 @@ func eui64(p *packet.Packet) bool {
 	return p.Src.Lo == uint64(m[0]^2)<<56|uint64(m[1])<<48|uint64(m[2])<<40|0xfffe<<24|uint64(m[3])<<16|uint64(m[4])<<8|uint64(m[5])
 }
 
-// AppendList implements lister.
+// AppendList implements lister, as iptables-legacy prints it; iptables-nft prints nothing.
 func (m *EUI64Match) AppendList(b []byte) []byte { return append(b, "eui64 "...) }

@@ -46,6 +46,11 @@ func TestListAsIptables(t *testing.T) {
 			"-m time ! --weekdays Sat,Sun ! --monthdays 13", "-m time --timestart 22:00 --timestop 02:00 --contiguous", "-p udplite",
 			"-j LOG --log-macdecode", "-f", "! -f", "-p 132", "-p 50 -j RETURN", "-m addrtype ! --src-type LOCAL --limit-iface-out", "-m conntrack --ctstate SNAT,DNAT,UNTRACKED --ctreplsrc 1.2.3.4 --ctreplsrcport 5:7",
 			"-m set --match-set s src", "-m set ! --match-set n src,dst --return-nomatch ! --update-counters --packets-gt 5 ! --bytes-eq 7", "-j AUDIT --type accept", "-j SET --add-set s src --exist --timeout 5", "-j SET --del-set n dst,src",
+			"-p dccp -m dccp --dccp-types REQUEST,response,INVALID --dccp-option 5", "-p dccp -m dccp ! --dccp-types SYNC ! --dccp-option 5", "-p ipcomp -m ipcomp --ipcompspi 5",
+			"-p ipcomp -m ipcomp ! --ipcompspi 5:9 --compres", "-p ipcomp -m ipcomp", "-m policy --dir in --pol none", "-m policy --dir in",
+			"-m policy --dir out --pol ipsec --strict --reqid 5 ! --spi 7 --proto esp --mode tunnel --tunnel-src 1.2.3.0/24 --tunnel-dst 1.2.3.4 --next --proto ah --reqid 1",
+			"-m policy --dir in --pol ipsec --mode transport --proto ipcomp", "-m cluster --cluster-total-nodes 3 --cluster-local-node 2 --cluster-hash-seed 0xdead",
+			"-m cluster --cluster-total-nodes 3 ! --cluster-local-nodemask 5 --cluster-hash-seed 7", "-m realm --realm 5", "-m realm ! --realm 0x5/0xf",
 		}},
 		{"ip6tables", IPv6, []string{
 			"-s 2001:db8::/32 -p tcp -m tcp --dport 80 -j ACCEPT", "-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j REJECT", "-p ipv6-icmp -m icmp6 ! --icmpv6-type 1/3 -j REJECT --reject-with icmp6-adm-prohibited",
@@ -54,6 +59,10 @@ func TestListAsIptables(t *testing.T) {
 			"-m ipv6header --header hop,frag --soft", "-m ipv6header ! --header ah,esp", "-m hbh --hbh-len 8 --hbh-opts 1:2,5", "-m hbh ! --hbh-len 8", "-m dst --dst-len 5", "-m dst --dst-opts 3",
 			"-p mh -m mh --mh-type 1:5", "-p mh -m mh ! --mh-type 3", "-m recent --set --name R6 --mask ffff:ffff::", "-m connlimit --connlimit-above 3 --connlimit-mask 64",
 			"-m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-srcmask 64 --hashlimit-name h7", "-m hashlimit --hashlimit-upto 10/sec --hashlimit-mode dstip,srcport --hashlimit-name h8 --hashlimit-burst 7 -p udp", "-m rt --rt-type 0 --rt-0-res",
+			"-m rt --rt-type 0 --rt-0-addrs 2001:db8::1,::2", "-m rt --rt-type 0 --rt-segsleft 1 --rt-len 40 --rt-0-res --rt-0-addrs 2001:db8::1,::2 --rt-0-not-strict",
+			"-m srh", "-m srh ! --srh-next-hdr 17 --srh-hdr-len-eq 8 --srh-hdr-len-gt 5 --srh-hdr-len-lt 6 ! --srh-segs-left-eq 4 --srh-segs-left-gt 5 --srh-tag 258",
+			"-m srh --srh-last-entry-eq 4 --srh-last-entry-gt 5 ! --srh-last-entry-lt 6", "-m srh --srh-psid a::/64 ! --srh-nsid b::1 --srh-lsid c::/8",
+			"-m policy --dir in --pol ipsec --strict --mode tunnel --tunnel-src a::/24 --tunnel-dst b::1",
 		}},
 		{"iptables -t raw", IPv4, []string{"-p udp -j CT --notrack", "-p udp -j NOTRACK", "-p udp -j CT --zone 5", "-p tcp --dport 21 -j CT --helper ftp", "-p udp -j CT --ctevents new,destroy"}},
 		{"iptables -t mangle", IPv4, []string{
@@ -62,8 +71,15 @@ func TestListAsIptables(t *testing.T) {
 			"-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu", "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400", "-j DSCP --set-dscp 10", "-j TOS --set-tos 0x10/0x3f",
 			"-j TOS --set-tos 0x10", "-j TTL --ttl-set 5", "-j TTL --ttl-inc 5", "-j TTL --ttl-dec 1", "-p udp -j CHECKSUM --checksum-fill",
 			"-p tcp -j ECN --ecn-tcp-remove", "-p tcp -j TCPOPTSTRIP --strip-options timestamp,5", "-j SET --map-set m src --map-mark", "-j SET --map-set m src --map-mark --map-prio --map-queue",
+			"-j HMARK --hmark-tuple src,dst,sport,dport,proto --hmark-mod 10 --hmark-offset 100 --hmark-rnd 0xfeed", "-j HMARK --hmark-tuple ct,src,dst --hmark-mod 10 --hmark-rnd 1",
+			"-j HMARK --hmark-src-prefix 255.0.0.0 --hmark-spi-mask 0xffff0000 --hmark-spi 5 --hmark-mod 7 --hmark-rnd 1", "-j IDLETIMER --timeout 5 --label a", "-j IDLETIMER --timeout 5 --label b --alarm",
+			"-j RATEEST --rateest-name x --rateest-interval 250.0ms --rateest-ewmalog 500.0ms", "-j TEE --gateway 1.2.3.4 --oif eth0",
 		}},
-		{"ip6tables -t mangle", IPv6, []string{"-j HL --hl-set 5", "-j HL --hl-inc 5", "-j HL --hl-dec 5", "-j DSCP --set-dscp 0x2", "-p tcp -j TCPMSS --set-mss 1220"}},
+		{"iptables -t mangle POSTROUTING", IPv4, []string{"-m owner --uid-owner 0", "-m owner ! --uid-owner 5-9 --gid-owner 7 --socket-exists", "-m owner --uid-owner 7 ! --gid-owner 1:3 --suppl-groups ! --socket-exists",
+			"-m cgroup --cgroup 5", "-m cgroup ! --cgroup 0x10"}},
+		{"iptables -t mangle PREROUTING", IPv4, []string{"-m socket", "-m socket --transparent --nowildcard --restore-skmark"}},
+		{"ip6tables -t mangle", IPv6, []string{"-j HMARK --hmark-tuple src,dst,sport,dport,proto --hmark-mod 10 --hmark-offset 100 --hmark-rnd 0xfeed",
+			"-j HMARK --hmark-src-prefix 64 --hmark-dst-prefix ffff:: --hmark-sport-mask 0xff --hmark-mod 10 --hmark-rnd 0xfeed", "-j TEE --gateway a::1", "-j HL --hl-set 5", "-j HL --hl-inc 5", "-j HL --hl-dec 5", "-j DSCP --set-dscp 0x2", "-p tcp -j TCPMSS --set-mss 1220"}},
 	} {
 		t.Run(tc.tool, func(t *testing.T) {
 			isolated(t)
@@ -74,6 +90,9 @@ func TestListAsIptables(t *testing.T) {
 			}
 			if table == "raw" {
 				chain = "PREROUTING"
+			}
+			if len(words) > 3 {
+				chain, words = words[3], words[:3]
 			}
 			if out, err := exec.Command("sh", "-c", "ipset create s hash:ip counters timeout 0 && ipset create n hash:net,port counters && ipset create m hash:ip skbinfo").CombinedOutput(); err != nil {
 				t.Logf("no sets: %s%v", out, err)

@@ -115,7 +115,7 @@ func policyAddr(name string, at func(*PolicyElement) *AddrMatch) option {
 		if x.Pos.Line != 0 {
 			rp.fail(a[0].col, a[0].text, "--"+name+" once in an element", "")
 		}
-		v, f, ok := rp.address(a[0])
+		v, f, ok := rp.hostMask(a[0])
 		if !ok {
 			return
 		}

@@ -274,7 +274,11 @@ func (g *program) test(q *pred, p *packet.Packet, c *Context) outcome {
 	case opTime:
 		return answer(g.times[q.a].test(c.Wall))
 	case opQuota:
-		ok = g.quotas[q.a].take(uint64(p.End - p.L3))
+		if k := g.quotas[q.a]; c.looking {
+			ok = k.has(uint64(p.End - p.L3))
+		} else {
+			ok = k.take(uint64(p.End - p.L3))
+		}
 	case opBytes:
 		return answer(g.bytes[q.a].test(c))
 	case opHelper:

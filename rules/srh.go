@@ -76,7 +76,7 @@ func srhOptions() []option {
 	for n, name := range srhSegmentName {
 		list = append(list, option{"srh-" + name, uint8(len(list) + 1), 1, true, func(rp *ruleParser, m Extension, not bool, a []token) {
 			x := m.(*SegmentMatch)
-			v, f, ok := rp.address(a[0])
+			v, f, ok := rp.hostMask(a[0])
 			if ok && f != IPv6 {
 				rp.fail(a[0].col, a[0].text, "an IPv6 address, with or without /length", "")
 			}

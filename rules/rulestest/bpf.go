@@ -77,14 +77,92 @@ func (g Generator) extra(version int) string {
 		" -m cluster --cluster-total-nodes 4 " + not + "--cluster-local-nodemask " + g.Pick("6", "0xf", "9") + " --cluster-hash-seed 0xdeadbeef",
 	}
 	if version == 6 {
-		hops := g.Addr(6).String() + g.Pick("", ","+g.Addr(6).String())
-		list = append(list, " -m eui64", " -m rt --rt-type 0 --rt-0-addrs "+hops+g.Pick("", " --rt-0-not-strict", " --rt-segsleft 1"), " -m rt --rt-type 0 --rt-0-addrs "+hops,
-			" -m rt "+g.Pick("", not+"--rt-type "+g.Pick("0", "4", "2", "300"), not+"--rt-len "+g.Pick("8", "24", "40"), not+"--rt-segsleft "+g.Pick("0", "1:9")),
-			" -m srh"+g.Pick("", " "+not+"--srh-next-hdr "+g.Pick("6", "17", "58"), " "+not+"--srh-tag "+g.Pick("0", "1", "258", "513"), " "+not+"--srh-hdr-len-"+g.Pick("eq 2", "gt 1", "lt 4"),
-				" "+not+"--srh-segs-left-"+g.Pick("eq 1", "gt 0", "lt 1"), " "+not+"--srh-last-entry-"+g.Pick("eq 1", "gt 0", "lt 1"), " "+not+"--srh-psid "+g.Prefix(6), " "+not+"--srh-nsid "+g.Prefix(6), " "+not+"--srh-lsid "+g.Prefix(6)),
-			" -m srh --srh-segs-left-gt 0 ! --srh-last-entry-lt 1")
+		list = append(list, " -m eui64")
+		if g.Side == Twin {
+			list = append(list, g.routing(), g.routing(), g.segments(), g.segments())
+		} else {
+			list = append(list, " -m rt "+g.Pick("", not+"--rt-type "+g.Pick("0", "4", "2", "300")))
+		}
 	}
 	return g.Pick(list...)
+}
+
+// routing returns a match about a routing header.
+func (g Generator) routing() string {
+	hops := g.Addr(6).String() + g.Pick("", ","+g.Addr(6).String())
+	return " -m rt " + g.Pick("--rt-type 0 --rt-0-addrs "+hops+g.Pick("", " --rt-0-not-strict", " --rt-segsleft 1", " --rt-0-res"),
+		g.Not()+"--rt-type "+g.Pick("0", "4", "300"), g.Not()+"--rt-len "+g.Pick("8", "24", "40"), g.Not()+"--rt-segsleft "+g.Pick("0", "1:9"), "")
+}
+
+// segments returns -m srh.
+func (g Generator) segments() string {
+	not := g.Not()
+	return " -m srh" + g.Pick("", " "+not+"--srh-next-hdr "+g.Pick("6", "17", "58"), " "+not+"--srh-tag "+g.Pick("0", "1", "258", "513"), " "+not+"--srh-hdr-len-"+g.Pick("eq 2", "gt 1", "lt 4"),
+		" "+not+"--srh-segs-left-"+g.Pick("eq 1", "gt 0", "lt 1"), " "+not+"--srh-last-entry-"+g.Pick("eq 1", "gt 0", "lt 1"), " "+not+"--srh-psid "+g.host(), " "+not+"--srh-nsid "+g.host(),
+		" "+not+"--srh-lsid "+g.host(), " --srh-segs-left-gt 0 ! --srh-last-entry-lt 1")
+}
+
+// host returns an address of IPv6 with the length of a prefix.
+func (g Generator) host() string {
+	return g.Addr(6).String() + g.Pick("", "/0", "/32", "/48", "/64", "/127")
+}
+
+// absent returns a match about what no packet of a wire has, as a base chain of the table mangle or filter may have it.
+func (g Generator) absent(version int, table, chain string) string {
+	list := []string{" -m policy --dir out --pol " + g.Pick("none", "ipsec", "ipsec --strict --reqid 5 --next --proto esp")}
+	if chain == "PREROUTING" {
+		list = []string{" -m policy --dir in --pol " + g.Pick("none", "ipsec"), " -m socket" + g.Pick("", " --transparent", " --nowildcard")}
+	}
+	if chain == "POSTROUTING" {
+		list = append(list, " -m owner "+g.Not()+g.Pick("--uid-owner 0", "--gid-owner 0-9", "--socket-exists", "--uid-owner 5 ! --socket-exists", "--uid-owner 7 ! --gid-owner 8"),
+			" -m owner ! --uid-owner 1 ! --gid-owner 2", " -m cgroup "+g.Not()+"--cgroup "+g.Pick("0", "5"))
+	}
+	if chain == "FORWARD" {
+		list = append(list, " -m policy --dir in --pol "+g.Pick("none", "ipsec"))
+	}
+	if version == 4 && chain != "PREROUTING" {
+		list = append(list, " -m realm "+g.Not()+"--realm "+g.Pick("0", "5", "0/15", "0x10/0xf0"))
+	}
+	return g.Pick(list...)
+}
+
+// Rare writes a rule file for one IP version, 4 or 6, whose rules ask for what few rule files ask, each for one thing alone.
+func (g Generator) Rare(version int) string {
+	var b strings.Builder
+	chain := func(table, name string) {
+		for range 4 + g.IntN(12) {
+			conditions := g.extra(version)
+			switch {
+			case version == 6 && g.one(4):
+				conditions = g.routing()
+			case version == 6 && g.one(2):
+				conditions = g.segments()
+			case g.one(3):
+				conditions = g.absent(version, table, name)
+			case g.one(4):
+				conditions = " -j " + g.hashMark(version)
+			}
+			if name == "POSTROUTING" && strings.Contains(conditions, "eui64") {
+				conditions = g.absent(version, table, name)
+			}
+			if !strings.Contains(conditions, " -j ") {
+				conditions += g.Pick("", "", "", "", "", "", " -j ACCEPT", " -j DROP")
+			}
+			fmt.Fprintf(&b, "-A %s%s\n", name, conditions)
+		}
+		for bit := range 32 { // the marks are seen
+			if g.one(6) {
+				fmt.Fprintf(&b, "-A %s -m mark --mark %#x/%#x\n", name, uint32(1)<<bit, uint32(1)<<bit)
+			}
+		}
+	}
+	b.WriteString("*mangle\n")
+	for _, name := range []string{"PREROUTING", "FORWARD", "POSTROUTING"} {
+		chain("mangle", name)
+	}
+	b.WriteString("COMMIT\n*filter\n")
+	chain("filter", "FORWARD")
+	return b.String() + "COMMIT\n"
 }
 
 // hashMark returns -j HMARK.

@@ -79,7 +79,7 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 			opts = append(opts, packettest.HopByHop(nil))
 		}
 		if g.one(2) {
-			opts = append(opts, g.routing())
+			opts = append(opts, g.routingHeader())
 		} else {
 			opts = append(opts, packettest.Routing(byte(g.IntN(2)), []byte{0, 0, 0, byte(g.IntN(2)), 0}[g.IntN(2):]))
 		}
@@ -163,8 +163,8 @@ func (g Generator) Packet(f Flow) (*packet.Packet, Connection) {
 	return p, c
 }
 
-// routing returns a routing header of type 0 or 4 with addresses of the pool.
-func (g Generator) routing() packettest.Option {
+// routingHeader returns a routing header of type 0 or 4 with addresses of the pool.
+func (g Generator) routingHeader() packettest.Option {
 	n := g.IntN(3)
 	h := make([]byte, 8+16*n)
 	h[1], h[2], h[3] = byte(2*n), byte(4*g.IntN(2)), byte(g.IntN(n+1))
