@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"corewire/internal/packet"
 )
@@ -139,15 +140,13 @@ func (t *connCounts) count(p *packet.Packet, c *Context, peek bool) uint64 {
 				continue
 			}
 			mine := ticketOf(t.id, h.cell)
-			for _, x := range c.Held {
-				if x == mine {
-					return n
-				}
+			if slices.Contains(c.Held, mine) {
+				return n
 			}
-			for _, x := range c.Taken {
-				if x == mine {
-					return n
-				}
+			// A packet that begins a connection counts it each time that it comes to the rule: Linux does not look through the
+			// list again within a jiffy.
+			if c.Status&StatusConfirmed != 0 && slices.Contains(c.Taken, mine) {
+				return n
 			}
 			// An assured connection is counted already, or began before the rule did: Linux does not look.
 			if c.Status&StatusAssured != 0 {

@@ -21,9 +21,10 @@ const (
 //
 // Known are addresses, ports and ICMP type, protocol, the port of the wire, the connection's state, marks and tuple; a TCP
 // connection begins with a SYN. Unknown is everything else that a rule may ask: length, TTL, options, MAC address, text,
-// and whatever depends on time or on other packets, such as a limit, or a set whose elements expire or count, are MAC addresses
-// or marks, or are added and deleted by rules. A rule that asks such things may have agreed or not:
-// the connection is refused only when it is refused either way.
+// and whatever depends on time or on other packets, such as a limit, or a set that holds MAC addresses or marks, or is asked
+// what its elements have counted, or that rules add to or delete from. Of a set whose elements expire it is known that one is
+// there; whether one that is not there was there then, is not. A rule that asks such things may have agreed or not: the
+// connection is refused only when it is refused either way.
 type Judge struct {
 	rs    *Ruleset
 	m     Matcher // its stack and rule set only
@@ -182,7 +183,10 @@ func (j *Judge) matches(w *walk, r *rule, p *packet.Packet, c *Context) (outcome
 		}
 		if q.op == opSet {
 			s := &w.g.sets[q.a]
-			if s.handle.Match(&s.look, p, tickOf(c.Now), c.Mark) == q.not {
+			switch there := s.handle.Match(&s.look, p, tickOf(c.Now), c.Mark); {
+			case !there && s.handle.Expires():
+				known = false
+			case there == q.not:
 				return no, true
 			}
 			continue
@@ -194,11 +198,12 @@ func (j *Judge) matches(w *walk, r *rule, p *packet.Packet, c *Context) (outcome
 	return yes, known
 }
 
-// kept says that a condition of the program can be answered: op.kept, or a set that only orders change, of what is known.
+// kept says that a condition of the program can be answered: op.kept, or a set that only orders and time change, of what is
+// known.
 func (g *program) kept(q *pred) bool {
 	if q.op == opSet {
 		s := &g.sets[q.a]
-		return !s.volatile() && s.query.PacketsIs|s.query.ByteIs == ipset.Any
+		return !s.moved && !s.handle.Loose() && s.query.PacketsIs|s.query.ByteIs == ipset.Any
 	}
 	return q.op.kept()
 }

@@ -27,7 +27,7 @@ func TestJudgeRandom(t *testing.T) {
 		kept := true
 		for i := range rs.prog {
 			for _, q := range rs.prog[i].preds {
-				kept = kept && rs.prog[i].kept(&q)
+				kept = kept && rs.prog[i].kept(&q) && (q.op != opSet || !rs.prog[i].sets[q.a].handle.Expires())
 			}
 		}
 		j, m := rs.NewJudge(), rs.NewMatcher()
@@ -82,7 +82,7 @@ func TestJudgeRandom(t *testing.T) {
 // TestJudge: what depends on the unknown is followed both ways.
 func TestJudge(t *testing.T) {
 	sets := ipset.New(ipset.Options{})
-	if err := sets.Restore("t", []byte("create block hash:ip\nadd block 10.0.0.1\ncreate late hash:ip timeout 9\nadd late 10.0.0.1\ncreate marks hash:ip skbinfo\nadd marks 10.0.0.1 skbmark 5\n"), false, 0); err != nil {
+	if err := sets.Restore("t", []byte("create block hash:ip\nadd block 10.0.0.1\ncreate late hash:ip timeout 9 counters\nadd late 10.0.0.1\ncreate macs hash:mac\nadd macs 02:00:00:00:00:01\ncreate hits hash:ip counters\nadd hits 10.0.0.1 packets 7\ncreate marks hash:ip skbinfo\nadd marks 10.0.0.1 skbmark 5\n"), false, 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -109,7 +109,16 @@ func TestJudge(t *testing.T) {
 		{"-A FORWARD -m set --match-set block src -j DROP\n-A FORWARD -j ACCEPT", Refused},
 		{"-A FORWARD -m set --match-set block dst -j DROP\n-A FORWARD -j ACCEPT", Admitted},
 		{"-A FORWARD -m set ! --match-set block src -j ACCEPT", Refused},
-		{"-A FORWARD -m set --match-set late src -j DROP\n-A FORWARD -j ACCEPT", Admitted}, // who knows when its element came
+		{"-A FORWARD -m set --match-set late src -j DROP\n-A FORWARD -j ACCEPT", Refused},
+		{"-A FORWARD -m set ! --match-set late src -j ACCEPT", Refused},
+		{"-A FORWARD -m set --match-set late src -j ACCEPT", Admitted},
+		{"-A FORWARD -m set ! --match-set late dst -j DROP\n-A FORWARD -j ACCEPT", Admitted}, // it may have been there
+		{"-A FORWARD -m set --match-set late dst -j ACCEPT", Admitted},
+		{"-A FORWARD -m set --match-set late dst -m set --match-set block dst -j ACCEPT", Refused},
+		{"-A FORWARD -m set --match-set hits src -j DROP\n-A FORWARD -j ACCEPT", Refused},
+		{"-A FORWARD -m set --match-set hits dst -j ACCEPT", Refused},
+		{"-A FORWARD -m set --match-set hits src --packets-gt 3 -j DROP\n-A FORWARD -j ACCEPT", Admitted},
+		{"-A FORWARD -m set --match-set macs src -j ACCEPT", Admitted},
 		{"-A FORWARD -m set --match-set block src -j DROP\n-A FORWARD -j SET --del-set block src\n-A FORWARD -j ACCEPT", Admitted},
 		{"-A FORWARD -m mark --mark 5 -j ACCEPT\nCOMMIT\n*mangle\n-A FORWARD -j SET --map-set marks src --map-mark", Admitted},
 	} {

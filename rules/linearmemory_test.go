@@ -16,12 +16,13 @@ type linearMemory struct {
 	hashed int // how many answers were given of each kind
 	listed int
 	counts int
+	again  map[*ConnlimitMatch]uint32 // how often the packet has counted its connection
 }
 
 // pass lets some time pass for a packet's context, and gives it room for tickets.
 func (m *linearMemory) pass(c *Context) {
 	m.clock += 40e6
-	c.Now, c.Taken = m.clock, make([]Ticket, 0, MaxTickets)
+	c.Now, c.Taken, m.again = m.clock, make([]Ticket, 0, MaxTickets), map[*ConnlimitMatch]uint32{}
 }
 
 // match answers for a match with memory. The tests' connections have no packets but the one: it is counted alone.
@@ -112,7 +113,10 @@ func (m *linearMemory) match(x Match, base string, p *packet.Packet, c *Context,
 		return l.match(x, a.Netip6().String(), ttl, c.Now/1e6)
 	case *ConnlimitMatch:
 		m.counts++
-		return 1 > x.Limit == x.Above
+		if m.again[x] == 0 || c.Status&(StatusConfirmed|StatusAssured) == 0 {
+			m.again[x]++
+		}
+		return m.again[x] > x.Limit == x.Above
 	}
 	panic(x.Name())
 }

@@ -615,25 +615,33 @@ func (h *Handle) remove(a *asking) bool {
 // order: its elements expire or count, or it asks for what a connection does not fix. Changes by order are told by
 // Registry.Generation. A set that rules add to or delete from is volatile for these rules; they know.
 func (h *Handle) Volatile() bool {
+	return h.some(func(s *Set) bool { return s.loose() || s.spec.HasTimeout || s.spec.Counters })
+}
+
+// Loose says that the set asks for what a connection does not fix: a MAC address, or a packet's mark.
+func (h *Handle) Loose() bool { return h.some((*Set).loose) }
+
+// Expires says that elements of the set may go by themselves.
+func (h *Handle) Expires() bool { return h.some(func(s *Set) bool { return s.spec.HasTimeout }) }
+
+// some says that something is so of the set, or of one of those on a list.
+func (h *Handle) some(is func(*Set) bool) bool {
 	s := h.set.Load()
-	if s.kind != ListSet {
-		return s.volatile()
-	}
-	if s.volatile() {
-		return true
+	if s.kind != ListSet || is(s) {
+		return is(s)
 	}
 	for _, m := range *s.list.Load() {
-		if m.handle.set.Load().volatile() {
+		if is(m.handle.set.Load()) {
 			return true
 		}
 	}
 	return false
 }
 
-func (s *Set) volatile() bool {
+func (s *Set) loose() bool {
 	switch s.kind {
 	case HashMAC, HashIPMAC, BitmapIPMAC, HashIPMark:
 		return true
 	}
-	return s.spec.HasTimeout || s.spec.Counters
+	return false
 }

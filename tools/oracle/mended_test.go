@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"corewire/internal/packet"
@@ -88,6 +89,16 @@ var mended = []struct {
 			a, b := pt.AP("10.0.0.1:1"), pt.AP("10.0.0.2:2")
 			for range 3 {
 				list = append(list, pt.NewUDP(a, b), pt.NewUDP(b, a))
+			}
+			return list
+		},
+	},
+	{
+		"who comes to connlimit twice before it is confirmed counts twice", rules.IPv4,
+		"*filter\n:u - [0:0]\n-A FORWARD -j u\n-A FORWARD -j u\n-A u -m connlimit --connlimit-above 1\n-A u -m connlimit --connlimit-above 2 -j ACCEPT\n",
+		func() (list [][]byte) {
+			for k := range uint16(3) {
+				list = append(list, pt.NewUDP(pt.AP(fmt.Sprintf("10.0.0.%d:1", k+1)), pt.AP("10.0.0.9:9")))
 			}
 			return list
 		},

@@ -87,17 +87,19 @@ func (t *trial) ownSets(now conntrack.Tick) (*ipset.Registry, error) {
 }
 
 // differentSets compares what ipset save prints; "" if it is the same but for seconds, the order of elements, and what the
-// kernel draws for its tables.
-func (j *judges) differentSets(own *ipset.Registry, now conntrack.Tick) (string, error) {
+// kernel draws for its tables. apart is how long after the own sets the kernel's may have been made; saving takes time as well.
+func (j *judges) differentSets(own *ipset.Registry, apart time.Duration) (string, error) {
+	begin := time.Now()
+	mine, err := own.AppendSave(nil, "", false, ipset.Tick(j.now()))
+	if err != nil {
+		return "", err
+	}
 	var kernel string
-	err := j.kernel.do(func() (err error) { kernel, err = ipsetTool("", "save"); return err })
+	err = j.kernel.do(func() (err error) { kernel, err = ipsetTool("", "save"); return err })
 	if err != nil {
 		return "", err
 	}
-	mine, err := own.AppendSave(nil, "", false, ipset.Tick(now))
-	if err != nil {
-		return "", err
-	}
+	most := setTolerance + int((apart+time.Since(begin))/time.Second)
 	k, c := savedSets(kernel), savedSets(string(mine))
 	var wrong []string
 	for _, line := range slices.Sorted(maps.Keys(k)) {
@@ -105,7 +107,7 @@ func (j *judges) differentSets(own *ipset.Registry, now conntrack.Tick) (string,
 		switch {
 		case !ok:
 			wrong = append(wrong, "only the kernel has:   "+line)
-		case max(left-k[line], k[line]-left) > setTolerance:
+		case max(left-k[line], k[line]-left) > most:
 			wrong = append(wrong, fmt.Sprintf("kernel %d s, corewire %d s: %s", k[line], left, line))
 		}
 	}
@@ -280,8 +282,14 @@ func addrOf(p netip.Prefix) packet.Addr {
 	return m
 }
 
-// hurry is how soon after its sets were loaded a trial must have come to its pause, so that brief elements are still there.
+// hurry is how soon after its sets were loaded a trial must have come to its pause, so that brief elements are still there, and
+// after the pause to its end: what rules add then is brief, too.
 const hurry = rulestest.Brief * time.Second * 3 / 4
 
+// brief says that elements of the trial's sets go while it lasts: it has a pause.
+func (t *trial) brief() bool {
+	return t.sets != "" && slices.ContainsFunc(t.frames, func(s shot) bool { return s.sleep > 0 })
+}
+
 // errSlow says that the machine was too slow for a trial with brief elements.
-var errSlow = errors.New("the frames before the pause took too long: brief elements may have gone")
+var errSlow = errors.New("the frames before the pause, or behind it, took too long: brief elements may have gone")
