@@ -106,14 +106,15 @@ func (g Generator) States() string {
 // twin tables mangle and security.
 func (g Generator) RuleSet(version int) string {
 	var b strings.Builder
-	if g.Side == Kernel && g.one(3) {
+	every := g.Side == Kernel && g.one(6)
+	if every || g.Side == Kernel && g.one(3) {
 		g.table(&b, version, "raw", "PREROUTING")
 	}
-	if g.one(3) {
+	if every || g.one(3) {
 		g.table(&b, version, "mangle", "PREROUTING", "FORWARD", "POSTROUTING")
 	}
 	g.table(&b, version, "filter", "FORWARD")
-	if g.one(9) {
+	if every || g.one(9) {
 		g.table(&b, version, "security", "FORWARD")
 	}
 	return b.String()
@@ -122,6 +123,9 @@ func (g Generator) RuleSet(version int) string {
 // table writes a table with base chains and up to four user chains.
 func (g Generator) table(b *strings.Builder, version int, name string, base ...string) {
 	users := g.IntN(5)
+	if g.Side == Kernel && g.one(8) {
+		users = 12 // a long way down
+	}
 	fmt.Fprintf(b, "*%s\n", name)
 	for _, c := range base {
 		policy := g.Pick("ACCEPT", "DROP")
@@ -491,7 +495,7 @@ func (g Generator) odd(version int, early bool) string {
 		fmt.Sprintf(" -m iprange %s--src-range %s-%s", g.Not(), lo, hi),
 		fmt.Sprintf(" -m iprange %s--dst-range %s-%s", g.Not(), lo, hi),
 		" -m addrtype " + g.Not() + "--src-type " + g.Pick("UNICAST", "LOCAL,MULTICAST") + " " + g.Not() + "--dst-type " + g.Pick("UNICAST", "MULTICAST"),
-		" -m addrtype " + g.Not() + g.Pick("--src-type ", "--dst-type ") + g.Pick("UNICAST", "MULTICAST", "LOCAL", "UNSPEC", "LOCAL,UNICAST", "UNICAST,MULTICAST") + g.Pick("", "", " --limit-iface-in"),
+		" -m addrtype " + g.Not() + g.Pick("--src-type ", "--dst-type ") + g.Pick("UNICAST", "MULTICAST", "LOCAL", "UNSPEC", "LOCAL,UNICAST", "UNICAST,MULTICAST", "ANYCAST", map[int]string{4: "BROADCAST", 6: "UNICAST,LOCAL,ANYCAST"}[version]) + g.Pick("", "", " --limit-iface-in"),
 		" -m length " + g.Not() + "--length " + g.Pick("40:90", "60", "0:79"),
 		ttl,
 		" -m tos " + g.Not() + "--tos " + g.Pick("0x10/0x10", "0x2", "8/0xf"),

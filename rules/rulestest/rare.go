@@ -95,7 +95,7 @@ func (g Generator) header() string {
 	not := g.Not()
 	switch g.IntN(7) {
 	case 0:
-		return " -m ah " + g.Pick(not+"--ahspi "+g.Pick("0:4", "5", "3:4294967295"), not+"--ahlen "+g.Pick("12", "16", "24"), "--ahres", "--ahres", "--ahspi 0:9 "+not+"--ahlen 24 --ahres")
+		return " -m ah " + g.Pick(not+"--ahspi "+g.Pick("0:4", "5", "3:4294967295"), not+"--ahlen "+g.Pick("12", "16", "24"), "--ahlen 24", "--ahres", "--ahres", "--ahspi 0:9 "+not+"--ahlen 24 --ahres")
 	case 1:
 		id := g.Uint32() | 1<<16 // such as no other rule asks for
 		return " -m frag " + g.Pick(not+"--fragid "+g.Pick(fmt.Sprintf("%d:%d", id-4, id), fmt.Sprint(id), fmt.Sprintf("%d:4294967295", id)), "--fragres", "--fragfirst", "--fragmore", "--fraglast", "--fraglast",
@@ -128,7 +128,7 @@ func (g Generator) time() string {
 	return " -m time " + g.Pick(
 		"--timestart "+hour(-5)+" --timestop "+hour(5), "--timestart "+hour(5)+" --timestop "+hour(10),
 		"--timestart 23:59:59 --timestop 23:59:58 --contiguous", "--timestart 23:59:59 --timestop 23:59:58 --contiguous --weekdays "+days("Mon", 3, 4), "--timestart 23:59:59 --timestop 23:59:58 --contiguous --weekdays "+days("Mon", -2, -1, 0, 1),
-		"--datestart 1971-02-03 --datestop 2037-12-31T23:59:59", "--datestart 2037", "--datestop 1999-12", "--datestart 2001-01-01T01:02:03 --kerneltz", "--datestart 2037-06 --kerneltz",
+		"--datestart 1971-02-03 --datestop 2037-12-31T23:59:59", "--datestop 2037-06", "--datestop 2037", "--datestart 2037", "--datestop 1999-12", "--datestart 2001-01-01T01:02:03 --kerneltz", "--datestart 2037-06 --kerneltz",
 		"--weekdays "+days("Mon", -1, 0, 1), "--weekdays "+days("Mon", 3, 4), "! --weekdays "+days("Mon", -1, 0, 1), "! --weekdays "+days("Mon", 3, 4),
 		"--monthdays "+days(month, -1, 0, 1), "--monthdays "+days(month, 6, 9), "! --monthdays "+days(month, -1, 0, 1), "! --monthdays "+days(month, 6, 9))
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"corewire/dataplane"
 	"corewire/internal/packet"
 	"corewire/rules"
 )
@@ -14,11 +15,60 @@ import (
 // coverage counts what decided, with which outcome. The key is a match's option, as "tcp ! --dport", or a target.
 type coverage struct {
 	options map[string]*[2]int // no, yes
+	areas   map[string]int     // frames, by what is special about them, see frame
 	seen    map[*rules.Rule][]string
 }
 
 func newCoverage() *coverage {
-	return &coverage{options: map[string]*[2]int{}, seen: map[*rules.Rule][]string{}}
+	return &coverage{options: map[string]*[2]int{}, areas: map[string]int{}, seen: map[*rules.Rule][]string{}}
+}
+
+// frame counts a frame: IP version with state, protocol, kind of packet and extension headers, and what dropped it.
+func (c *coverage) frame(p *packet.Packet, d *decision, rs *rules.Ruleset) {
+	if p.Class > packet.ClassIPv6 || p.Problem.Header() {
+		c.areas["no sound IP"]++
+		return
+	}
+	version := fmt.Sprintf("IPv%d ", p.Family)
+	add := func(kind string, there bool) {
+		if there {
+			c.areas[version+kind]++
+		}
+	}
+	add(d.State.String(), d.Tracked)
+	switch p.Proto {
+	case 1, 6, 17, 33, 47, 50, 51, 58, 132, 135, 136:
+		add(fmt.Sprint("protocol ", p.Proto), true)
+	default:
+		add("other protocol", true)
+	}
+	add("VLAN", p.L3 > packet.EthernetHeader)
+	add("fragment", p.Flags&packet.Fragment != 0)
+	add("later fragment by itself", p.Flags&packet.LaterFragment != 0)
+	add("headers without end", p.Flags&packet.BrokenChain != 0)
+	add("ICMP error "+d.State.String(), p.Flags&packet.ICMPError != 0 && d.Tracked)
+	if p.Family == 6 {
+		next := p.Frame[p.L3+6]
+		for at := p.L3 + 40; at+8 <= p.End; {
+			size := extSize(next, p.Frame[at:])
+			if size == 0 {
+				break
+			}
+			add(fmt.Sprint("header ", next), true)
+			next = p.Frame[at]
+			at += size
+		}
+	}
+	if d.Verdict == dataplane.Drop && (d.Tracked || d.Early) {
+		switch name := rs.RuleName(d.Rule); {
+		case int(d.Rule) < len(rs.Rules()):
+			add("dropped by a rule of "+rs.Rules()[d.Rule].Table, true)
+		case strings.HasSuffix(name, "policy"):
+			add("dropped by a policy", true)
+		default:
+			add("dropped by "+name, true)
+		}
+	}
 }
 
 // note counts a rule that was asked about a packet. A rule that held says yes for all its options and its target. One that
@@ -146,8 +196,11 @@ func optionsOf(text string) (out []string) {
 	return out
 }
 
-// print writes the table.
+// print writes the tables.
 func (c *coverage) print(w io.Writer) {
+	for _, a := range slices.Sorted(maps.Keys(c.areas)) {
+		fmt.Fprintf(w, "%-44s %7d frames\n", a, c.areas[a])
+	}
 	for _, o := range slices.Sorted(maps.Keys(c.options)) {
 		n := c.options[o]
 		fmt.Fprintf(w, "%-36s yes %7d   no %7d\n", o, n[1], n[0])

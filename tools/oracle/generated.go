@@ -72,8 +72,8 @@ func (s *ruleSummary) add(r *trialResult) {
 
 // print writes the summary for people.
 func (s *ruleSummary) print(w io.Writer) {
-	fmt.Fprintf(w, "%d pairs of %d rule sets and their frames; in %d of them %d rules counted, %d of %d rules at least once; explained %d; not comparable %v\n",
-		s.Pairs, s.Sets, s.Matched, s.Hits, s.RulesHit, s.Rules, s.Explained, s.Skipped)
+	fmt.Fprintf(w, "%d pairs of %d rule sets and their frames; in %d of them %d rules counted, %d of %d rules at least once; explained %d; not comparable %v, known %v\n",
+		s.Pairs, s.Sets, s.Matched, s.Hits, s.RulesHit, s.Rules, s.Explained, s.Skipped, s.Odd)
 	s.cover.print(w)
 	if len(s.Left) > 0 {
 		fmt.Fprintf(w, "left out:\n%s", printLeft(s.Left))

@@ -300,10 +300,15 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 	if err != nil {
 		return r, err
 	}
+	used := map[string]bool{}
 	for _, s := range list {
 		if s.table.rules[s.at].number > 0 {
 			r.rules++
+			used[s.table.name] = true
 		}
+	}
+	if len(used) == len(tableNames) && j.cover != nil {
+		j.cover.areas["all tables"] += len(t.frames)
 	}
 	mtu := t.mtu
 	if mtu == 0 {
@@ -320,7 +325,9 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 	}
 	seen := make([]bool, len(list))
 	before := map[packet.Key]conntrack.Info{} // what corewire knew of a connection after its last packet
-	begun := map[packet.Key]bool{}
+	const dropped, passed = false, true
+	begun := map[packet.Key]bool{} // the connections of the frames so far
+	spoiled := false               // the kernel may count a connection that there is not
 	moved := make([]bool, rs.Counters())
 	for n, s := range t.frames {
 		if s.sleep > 0 {
@@ -360,6 +367,9 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			return r, err
 		}
 		r.pairs++
+		if j.cover != nil {
+			j.cover.frame(&p, &d, rs)
+		}
 		var wrong []string
 		hit := false
 		clear(moved)
@@ -410,11 +420,15 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 				return r, err
 			}
 		}
-		if what != "" && begun[p.Key] && strings.Contains(t.text, "-m connlimit") { // see known
+		was, again := begun[p.Key]
+		spoiled = spoiled || again && was == dropped
+		if what != "" && (again || spoiled) && strings.Contains(t.text, "-m connlimit") { // see known
 			r.odd["connlimit"]++
 			return r, nil
 		}
-		begun[p.Key] = true
+		if begun[p.Key] = dropped; len(k.out) > 0 {
+			begun[p.Key] = passed
+		}
 		if what != "" && t.brief() && time.Since(begin) > hurry {
 			return r, errSlow
 		}

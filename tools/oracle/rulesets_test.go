@@ -64,6 +64,22 @@ var unexercised = map[string]string{
 	"ULOG":                                "it counts alone, and Linux has no such target",
 }
 
+// areas are what some frame at least must be, see coverage.frame.
+func areas() []string {
+	list := []string{"all tables", "no sound IP", "IPv6 protocol 58", "IPv6 protocol 135", "IPv4 protocol 51", "IPv6 later fragment by itself", "IPv6 headers without end",
+		"IPv6 header 0", "IPv6 header 43", "IPv6 header 44", "IPv6 header 51", "IPv6 header 60"}
+	for _, version := range []string{"IPv4 ", "IPv6 "} {
+		for _, a := range []string{"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "VLAN", "fragment", "ICMP error RELATED", "ICMP error INVALID", "protocol 1", "protocol 6", "protocol 17",
+			"protocol 33", "protocol 47", "protocol 50", "protocol 132", "protocol 136", "dropped by a rule of raw", "dropped by a rule of mangle", "dropped by a rule of filter",
+			"dropped by a rule of security", "dropped by a policy", "dropped by short header"} {
+			if version+a != "IPv6 protocol 1" {
+				list = append(list, version+a)
+			}
+		}
+	}
+	return list
+}
+
 // newTestJudges makes judges that are closed with the test.
 func newTestJudges(t *testing.T) *judges {
 	t.Helper()
@@ -113,6 +129,11 @@ func TestRulesets(t *testing.T) {
 			var b strings.Builder
 			s.print(&b)
 			if name == "fixed" && !testing.Short() && len(s.Differences) == 0 {
+				for _, a := range areas() {
+					if s.cover.areas[a] == 0 {
+						t.Errorf("%s: no frame is such", a)
+					}
+				}
 				never, oneSided := s.cover.missing()
 				for _, option := range oneSided {
 					t.Errorf("%s", option)

@@ -170,8 +170,8 @@ func setTrial(seed uint64, kinds []string, pause bool) (*trial, error) {
 	t.sets = g.MakeSets(version, kinds)
 	t.text = g.RuleSet(version)
 	if !pause {
-		brief := strings.NewReplacer(fmt.Sprintf(" timeout %d ", rulestest.Brief), " timeout 300 ", fmt.Sprintf(" timeout %d\n", rulestest.Brief), " timeout 300\n")
-		t.sets, t.text = brief.Replace(t.sets), brief.Replace(t.text)
+		brief := regexp.MustCompile(fmt.Sprintf(`timeout %d\b`, rulestest.Brief)) // of sets, elements, and SET targets
+		t.sets, t.text = brief.ReplaceAllString(t.sets, "timeout 300"), brief.ReplaceAllString(t.text, "timeout 300")
 	}
 	// The kernel's name for the interface of every packet on a bridge, where sets ask for it.
 	if strings.Contains(t.sets, "iface") {
