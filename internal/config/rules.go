@@ -2,15 +2,9 @@ package config
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"os"
 
 	"corewire/rules"
 )
-
-// maxRuleFile bounds a rule file, in bytes: rules.MaxRules lines of 500 bytes.
-const maxRuleFile = 256 << 20
 
 // ErrNoRules says that no rule file was named.
 var ErrNoRules = errors.New("no rule file is named (give one with --rules, or --rules4 and --rules6)")
@@ -45,7 +39,7 @@ func (c *Config) compile(sets rules.Sets) (*rules.Ruleset, error) {
 		if source.path == "" {
 			continue
 		}
-		text, err := readRules(source.path)
+		text, err := readSource("rules", source.path)
 		if err != nil {
 			return nil, err
 		}
@@ -75,20 +69,4 @@ func (c *Config) RuleOptions() rules.Options {
 		RecentList: uint32(c.RecentList), RecentTimes: uint32(c.RecentTimes),
 		Connections: c.Limit(8 << 30), // without a maximum in the settings that of any machine with more than 4 GiB
 	}
-}
-
-func readRules(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxRuleFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
-	}
-	if len(text) > maxRuleFile {
-		return nil, fmt.Errorf("read rules %s: file is larger than %d bytes", path, maxRuleFile)
-	}
-	return text, nil
 }

@@ -23,7 +23,7 @@ func (c *Config) SetFiles() []string {
 func (c *Config) StageSets(reg *ipset.Registry, now ipset.Tick) (*ipset.Stage, error) {
 	var files []ipset.Source
 	for _, path := range c.SetFiles() {
-		text, err := readRules(path)
+		text, err := readSource("sets", path)
 		if err != nil {
 			return nil, &RulesError{err}
 		}
