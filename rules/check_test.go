@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,7 +40,7 @@ COMMIT
 		t.Fatal(err)
 	}
 	var got []string
-	for _, w := range rs.Check() {
+	for _, w := range rs.Check(nil) {
 		got = append(got, w.String())
 	}
 	want := []string{
@@ -75,7 +76,7 @@ func TestCheckRandom(t *testing.T) {
 		}
 		n := make([]Counter, rs.Counters())
 		m.Counters(n)
-		for _, w := range rs.Check() {
+		for _, w := range rs.Check(nil) {
 			var name string
 			var number int
 			if _, err := fmt.Sscanf(w.Text, "rule %s %d is never", &name, &number); err != nil {
@@ -95,24 +96,41 @@ func TestCheckRandom(t *testing.T) {
 	t.Logf("%d rules unreachable", found)
 }
 
-// TestCheckTogether: rules that several others hide, over spaces so small that every header can be tried.
+// TestCheckTogether: rules that others hide, alone or together, in one chain or by the way through several, over spaces so
+// small that every header can be tried. What is called unreachable is matched by none, and all that none matches is found.
 func TestCheckTogether(t *testing.T) {
-	const header, rule = "*filter\n:FORWARD ACCEPT [0:0]\n", "-A FORWARD -s 10.0.0.%d/%d %s-p %s -m %s --dport %d:%d -j %s\n"
-	together, alone, reached := 0, 0, 0
-	for seed := range uint64(150) {
+	const header, rule = "*filter\n:FORWARD ACCEPT [0:0]\n:a - [0:0]\n:b - [0:0]\n", "-A %s -s 10.0.0.%d/%d %s-p %s -m %s --dport %d:%d -%s\n"
+	together, alone, reached, never, ways := 0, 0, 0, 0, 0
+	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		text := header
-		for range 14 {
+		for k := range 24 {
+			chain := []string{"FORWARD", "a", "b"}[k%3]
 			bits := 30 + rng.IntN(3)
 			lo := rng.IntN(4)
 			proto := []string{"tcp", "udp"}[rng.IntN(2)]
-			in := []string{"", "", "-i inside ", "-i outside ", "-m conntrack --ctstate NEW ", "-m conntrack ! --ctstate NEW "}[rng.IntN(6)]
-			target := []string{"ACCEPT", "DROP", "RETURN", "LOG"}[min(rng.IntN(5), 3)]
-			text += fmt.Sprintf(rule, rng.IntN(4)&^(1<<(32-bits)-1), bits, in, proto, proto, 100+lo, 100+min(3, lo+rng.IntN(4)), target)
+			in := []string{"", "", "-i inside ", "-i outside ", "-m conntrack --ctstate NEW ", "-m conntrack ! --ctstate NEW ", "-i inside -o inside ", "-m conntrack --ctstate NEW -m state --state ESTABLISHED "}[min(rng.IntN(20), rng.IntN(8))]
+			targets := []string{"j ACCEPT", "j DROP", "j RETURN", "j LOG", "j a", "j b", "g a", "g b"}
+			switch chain {
+			case "a":
+				targets = []string{"j ACCEPT", "j DROP", "j RETURN", "j RETURN", "j LOG", "j b", "g b"}
+			case "b":
+				targets = targets[:4]
+			}
+			target := targets[rng.IntN(len(targets))]
+			text += fmt.Sprintf(rule, chain, rng.IntN(4)&^(1<<(32-bits)-1), bits, in, proto, proto, 100+lo, 100+min(3, lo+rng.IntN(4)), target)
 		}
 		rs := mustCompile(t, text+"COMMIT\n")
 		found := map[RuleID]Finding{}
-		for _, f := range rs.Check() {
+		var unused []string
+		for _, f := range rs.Check(nil) {
+			switch f.Kind {
+			case FindingOpen:
+				continue
+			case FindingUnused:
+				unused = append(unused, strings.Fields(f.Text)[1])
+				continue
+			}
 			if f.Kind == FindingUnsure {
 				t.Errorf("seed %d: %s", seed, f)
 			}
@@ -134,11 +152,21 @@ func TestCheckTogether(t *testing.T) {
 		}
 		n := make([]Counter, rs.Counters())
 		m.Counters(n)
-		for id := range rs.Rules() {
-			f, ok := found[RuleID(id)]
+		for id, r := range rs.Rules() {
+			f, ok := found[id]
+			if slices.Contains(unused, r.Chain) {
+				if ok || n[id].Packets > 0 {
+					t.Errorf("seed %d: chain %s is called unused; %d packets, %q", seed, r.Chain, n[id].Packets, f)
+				}
+				continue
+			}
 			switch hidden := n[id].Packets == 0; {
-			case hidden != (ok && f.Kind == FindingShadowed) && f.Kind != FindingDuplicate:
-				t.Errorf("seed %d: %s matched %d packets, found %q\n%s", seed, rs.RuleName(RuleID(id)), n[id].Packets, f, text)
+			case hidden != ok && f.Kind != FindingDuplicate:
+				t.Errorf("seed %d: %s matched %d packets, found %q\n%s", seed, rs.RuleName(id), n[id].Packets, f, text)
+			case f.Kind == FindingNever:
+				never++
+			case hidden && strings.Contains(f.Text, "leads to chain"):
+				ways++
 			case hidden && strings.Contains(f.Text, "together"):
 				together++
 			case hidden:
@@ -148,8 +176,8 @@ func TestCheckTogether(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d rules hidden by several, %d by one, %d reached", together, alone, reached)
-	if together < 20 || alone < 20 || reached < 100 {
+	t.Logf("%d rules hidden by several, %d by one, %d by the way to their chain, %d that match nothing, %d reached", together, alone, ways, never, reached)
+	if together < 50 || alone < 100 || reached < 1000 || never < 20 || ways < 20 {
 		t.Error("the test proves little")
 	}
 }
@@ -165,12 +193,17 @@ func TestCheckLarge(t *testing.T) {
 		}
 		b.WriteString("-A FORWARD -j DROP\n-A FORWARD -s 10.0.0.0/8 -j ACCEPT\nCOMMIT\n")
 		rs := mustCompile(t, b.String())
-		x := shadows{found: map[RuleID][]RuleID{}, seen: map[RuleID]bool{}, unsure: map[RuleID]bool{}, left: coverTotal, rng: rng}
-		rs.shadowed(filterPlace, &x)
-		if len(x.found[RuleID(n+1)]) != 1 || len(x.unsure) != 0 {
-			t.Errorf("%d rules: the last is hidden by %v, unsure of %d", n, x.found[RuleID(n+1)], len(x.unsure))
+		x := shadows{rules: make([]shadow, rs.Counters()), left: reachTotal, rng: rng}
+		rs.shadowed(filterPlace, &x, func() {})
+		if s := &x.rules[n+1]; len(s.by) != 1 || s.reached {
+			t.Errorf("%d rules: the last is hidden by %v", n, s.by)
 		}
-		return coverTotal - x.left
+		for id := range x.rules {
+			if x.rules[id].unsure {
+				t.Errorf("%d rules: unsure of %d", n, id)
+			}
+		}
+		return reachTotal - x.left
 	}
 	small, large := steps(2000), steps(20000)
 	t.Logf("%d steps for 2,000 rules, %d for 20,000", small, large)

@@ -169,7 +169,7 @@ func TestJumpGone(t *testing.T) {
 	}
 	verdict := func() Verdict { return rs.NewMatcher().Match(tcpPacket(), &Context{State: New}).Verdict }
 	unused := func() (n int) {
-		for _, f := range rs.Check() {
+		for _, f := range rs.Check(nil) {
 			if f.Kind == FindingUnused {
 				n++
 			}

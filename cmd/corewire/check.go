@@ -4,21 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"corewire/internal/config"
 	"corewire/internal/control"
+	"corewire/internal/ipset"
 	"corewire/rules"
 )
 
 // finding is an error or a warning as check prints it.
 type finding struct {
 	Severity string `json:"severity"` // error or warning
-	Kind     string `json:"kind"`     // setting, rule, ignored, or a kind of rules.Finding, or unmatched
+	Kind     string `json:"kind"`     // setting, rule, set, file, ignored, sets, or a kind of rules.Finding, or unmatched
 	File     string `json:"file,omitempty"`
 	Line     int    `json:"line,omitempty"`
 	Column   int    `json:"column,omitempty"`
@@ -87,7 +88,7 @@ func (r *report) fail(err error) {
 			for _, x := range list.List {
 				text := "expected " + x.Expected
 				if x.Found != "" {
-					text += fmt.Sprintf(", found %q", x.Found)
+					text += fmt.Sprintf(", found %q", short(x.Found))
 				}
 				r.at("error", "rule", x.Pos, text, x.Hint)
 			}
@@ -96,10 +97,29 @@ func (r *report) fail(err error) {
 				r.Errors += list.More - 1
 			}
 		}
-		if !found {
+		if found {
+			return
+		}
+		var set *ipset.Error
+		var path *fs.PathError
+		switch {
+		case errors.As(err, &set):
+			r.add(finding{"error", "set", set.File, set.Line, set.Col, set.Text, set.Hint})
+		case errors.As(err, &path):
+			r.add(finding{Severity: "error", Kind: "file", File: path.Path, Text: path.Op + ": " + path.Err.Error()})
+		default:
 			r.add(finding{Severity: "error", Kind: "rule", Text: err.Error()})
 		}
 	}
+}
+
+// short cuts off what is too long to be read, as a line of a file that is no rule file.
+func short(s string) string {
+	const most = 60
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
 }
 
 // unjoin returns the errors that one was joined of, itself for one that was not.
@@ -115,9 +135,6 @@ func unjoin(err error) []error {
 	return []error{err}
 }
 
-// slow is after what time check says that it is at work.
-const slow = 2 * time.Second
-
 func newCheck() *cobra.Command {
 	var asJSON, live, strict bool
 	cmd := &cobra.Command{
@@ -129,12 +146,16 @@ line and column, and a hint.
 
 Warnings are about
   ignored    tables, chains and options that mean nothing on a wire, unknown interfaces
-  shadowed   rules that no packet reaches: one earlier rule of the chain, or several together,
-             take all that they would match. Addresses, ports, protocol, state and interface are
-             compared exactly; rules that ask anything else count as letting some packet pass.
+  shadowed   rules that no packet reaches: earlier rules, one or several together, of one chain
+             or of several, take all that they would match, or nothing that leads to their chain
+             has any of it. Addresses, ports, protocol, state and interface are compared
+             exactly; rules that ask anything else count as letting some packet pass.
   unsure     rules for which that was not found out, as too many others touch them
   duplicate  rules that stand in their chain already
   unused     user chains that no packet comes to
+  never      rules that cannot match any packet, as --ctstate NEW with --state ESTABLISHED
+  sets       IP sets of the files that no rule uses
+  open       IP versions of which every packet is accepted
   unmatched  with --live: rules of the running firewall that have counted no packet since it
              started, or since their counters were set to zero
 
@@ -152,9 +173,9 @@ with severity, kind, file, line, column, text and hint.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &report{Findings: []finding{}}
-			waiting := time.AfterFunc(slow, func() { fmt.Fprintln(cmd.ErrOrStderr(), "checking: large rule files take some seconds") })
-			defer waiting.Stop()
-			if err := r.check(cmd, live); err != nil {
+			at := beginProgress(cmd.ErrOrStderr(), "checking")
+			defer at.end()
+			if err := r.check(cmd, live, at); err != nil {
 				return err
 			}
 			if live {
@@ -162,7 +183,7 @@ with severity, kind, file, line, column, text and hint.`,
 					return err
 				}
 			}
-			waiting.Stop()
+			at.end()
 			if err := r.print(cmd.OutOrStdout(), asJSON); err != nil {
 				return err
 			}
@@ -183,7 +204,7 @@ with severity, kind, file, line, column, text and hint.`,
 }
 
 // check looks at settings and rule files.
-func (r *report) check(cmd *cobra.Command, live bool) error {
+func (r *report) check(cmd *cobra.Command, live bool, at *progress) error {
 	c, warnings, err := config.Load(configPath(cmd), cmd.Flags())
 	if err != nil {
 		r.fail(err)
@@ -192,7 +213,14 @@ func (r *report) check(cmd *cobra.Command, live bool) error {
 	for _, w := range warnings {
 		r.add(finding{Severity: "warning", Kind: "setting", Text: w})
 	}
-	rs, err := c.LoadRules()
+	at.say("reading sets")
+	sets, err := c.LoadSets()
+	if err != nil {
+		r.fail(err)
+		return nil
+	}
+	at.say("reading and compiling rules")
+	rs, err := c.LoadRulesFor(sets)
 	switch {
 	case errors.Is(err, config.ErrNoRules):
 		if !live && configPath(cmd) == "" {
@@ -207,8 +235,12 @@ func (r *report) check(cmd *cobra.Command, live bool) error {
 	for _, w := range rs.Warnings() {
 		r.at("warning", "ignored", w.Pos, w.Text, "")
 	}
-	for _, f := range rs.Check() {
+	for _, f := range rs.Check(func(done, all int) { at.say(fmt.Sprintf("%d of %d rules", done, all)) }) {
 		r.at("warning", string(f.Kind), f.Pos, f.Text, f.Hint)
+	}
+	used, _ := rs.Sets()
+	for _, s := range sets.Unused(used) {
+		r.add(finding{Severity: "warning", Kind: "sets", File: s.File, Line: s.Line, Text: "set " + s.Name + " is used by no rule"})
 	}
 	return nil
 }

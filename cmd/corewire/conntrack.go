@@ -56,6 +56,9 @@ func translate(args []string) []string {
 	if len(args) > 1 && args[0] == "rules" {
 		return translateRules(args)
 	}
+	if len(args) > 1 && args[0] == "set" {
+		return translateSet(args)
+	}
 	if len(args) < 2 || args[0] != "conntrack" {
 		return args
 	}

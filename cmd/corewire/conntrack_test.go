@@ -35,6 +35,17 @@ func TestTranslate(t *testing.T) {
 		{"conntrack list -s 10.0.0.1", "conntrack list -s 10.0.0.1"},
 		{"conntrack import -- -L", "conntrack import -- -L"},
 		{"stats -L", "stats -L"},
+		{"rules -nvL web", "rules show -n -v web"},
+		{"rules -t raw -L --line-numbers", "rules show -t raw --line-numbers"},
+		{"rules -S web", "rules save web"},
+		{"rules -x", "rules -x"},
+		{"rules -I FORWARD 2 -s 10.0.0.1 -j DROP", "rules insert FORWARD 2 -s 10.0.0.1 -j DROP"},
+		{"set -A a 10.0.0.1 -exist", "set add a 10.0.0.1 --exist"},
+		{"set -exist add a 10.0.0.1 timeout 5", "set add --exist a 10.0.0.1 timeout 5"},
+		{"set --control-socket /x -L a -terse", "set list --control-socket /x a --terse"},
+		{"set -! restore", "set restore -!"},
+		{"set list -o save", "set list -o save"},
+		{"set --help", "set --help"},
 		{"conntrack", "conntrack"},
 	} {
 		if got := strings.Join(translate(strings.Fields(c[0])), " "); got != c[1] {

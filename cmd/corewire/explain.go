@@ -24,7 +24,7 @@ import (
 // explainOptions are what says which packet is meant.
 type explainOptions struct {
 	in, proto, src, dst, flags, icmp, state string
-	sport, dport                            uint16
+	sport, dport                            port
 	pcap                                    string
 	frame                                   int
 	nets                                    []string
@@ -99,8 +99,9 @@ windows, steps (rule, place, text, matched, why, did), cached, cache.`,
 	flags.StringVarP(&o.proto, "protocol", "p", "tcp", "tcp, udp, icmp, icmpv6, sctp, udplite, or a number")
 	flags.StringVarP(&o.src, "source", "s", "", "source address")
 	flags.StringVarP(&o.dst, "destination", "d", "", "destination address")
-	flags.Uint16Var(&o.sport, "sport", 40000, "source port")
-	flags.Uint16Var(&o.dport, "dport", 0, "destination port")
+	o.sport = 40000
+	flags.Var(&o.sport, "sport", "source port")
+	flags.Var(&o.dport, "dport", "destination port")
 	flags.StringVar(&o.flags, "flags", "syn", "TCP flags with commas: fin, syn, rst, psh, ack, urg, ece, cwr, or none")
 	flags.StringVar(&o.icmp, "icmp-type", "8", "ICMP or ICMPv6 type, or type/code; the echo request of IPv6 is 128")
 	flags.StringVar(&o.state, "state", "", "take it to be NEW, ESTABLISHED, RELATED, INVALID or UNTRACKED")
@@ -112,6 +113,28 @@ windows, steps (rule, place, text, matched, why, did), cached, cache.`,
 		return s.Judges() || s.Name == "control-socket" || s.Name == "inside" || s.Name == "outside"
 	})
 	return cmd
+}
+
+// described are the flags that describe a packet.
+var described = []string{"in", "protocol", "source", "destination", "sport", "dport", "flags", "icmp-type"}
+
+// port is a flag's port.
+type port uint16
+
+// String returns the number.
+func (p *port) String() string { return strconv.Itoa(int(*p)) }
+
+// Type returns what help calls it.
+func (p *port) Type() string { return "port" }
+
+// Set reads a number.
+func (p *port) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return errors.New("expected a port from 0 to 65535")
+	}
+	*p = port(n)
+	return nil
 }
 
 // capture returns what replay needs to read the capture.
@@ -132,6 +155,13 @@ func (o *explainOptions) packet(cmd *cobra.Command) ([]byte, packet.Port, error)
 	in, err := control.PortNamed(o.in)
 	if err != nil {
 		return nil, in, &usageError{fmt.Errorf("--in %s: expected inside or outside", o.in)}
+	}
+	if o.pcap != "" {
+		for _, name := range described {
+			if cmd.Flags().Changed(name) {
+				return nil, in, &usageError{fmt.Errorf("--%s describes a packet, --pcap names one: give one of them (see corewire explain --help)", name)}
+			}
+		}
 	}
 	if o.pcap == "" {
 		if cmd.Flags().Changed("frame") || cmd.Flags().Changed("inside-net") {
@@ -329,8 +359,8 @@ func (o *explainOptions) transport(proto uint8) (b []byte, check int, err error)
 	default:
 		return make([]byte, 8), 0, nil
 	}
-	binary.BigEndian.PutUint16(b, o.sport)
-	binary.BigEndian.PutUint16(b[2:], o.dport)
+	binary.BigEndian.PutUint16(b, uint16(o.sport))
+	binary.BigEndian.PutUint16(b[2:], uint16(o.dport))
 	return b, check, nil
 }
 

@@ -40,8 +40,10 @@ check that failed.`,
 			switch {
 			case asJSON && capture != "":
 				return &usageError{errors.New("--json and --pcapng are two forms: give one of them")}
-			case f.Group > 65535:
-				return &usageError{fmt.Errorf("--group is %d: expected 0 to 65535", f.Group)}
+			case f.Group > 65535 || f.Group < -1:
+				return &usageError{fmt.Errorf("--group is %d: expected 0 to 65535, or -1 for any", f.Group)}
+			case f.Last < -1:
+				return &usageError{fmt.Errorf("--lines is %d: expected 0 or more, or -1 for all", f.Last)}
 			case f.Target != "" && f.Target != "LOG" && f.Target != "NFLOG" && f.Target != "INVALID":
 				return &usageError{fmt.Errorf("--target is %q: expected LOG, NFLOG or INVALID", f.Target)}
 			case asJSON:

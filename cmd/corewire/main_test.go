@@ -92,7 +92,7 @@ func TestExitCodes(t *testing.T) {
 		{"rules -t raw " + noSocket + " -D PREROUTING 1", 4, "is the firewall running"},
 		{"rules zero " + noSocket, 4, ""},
 		{"rules save " + noSocket, 4, ""},
-		{"reload --connections some " + noSocket, 4, ""},
+		{"reload --connections some " + noSocket, 2, "keep or rejudge"},
 		{"config set", 2, "1 arg"},
 		{"config set a " + noSocket, 2, "NAME=VALUE"},
 		{"conntrack list --family 5 " + noSocket, 2, "--family"},
@@ -276,6 +276,30 @@ COMMIT
 			out, err := call(t, strings.Fields("check --rules "+name+args)...)
 			all.WriteString("$ corewire check --rules " + name + args + "\n" + out + "exit status " + strconv.Itoa(exitCode(err)) + "\n")
 		}
+	}
+	for name, text := range map[string]string{"sets": "create a hash:ip\ncreate b hash:net\ncreate l list:set\nadd l b\n", "badsets": "create a hash:ip\nadd a x\n", "junk": strings.Repeat("\x80\xff", 200) + "\n",
+		"ways": `*filter
+:FORWARD ACCEPT [0:0]
+:web - [0:0]
+:end - [0:0]
+-A FORWARD -p tcp -j web
+-A FORWARD -m conntrack --ctstate NEW -m state --state ESTABLISHED -j DROP
+-A FORWARD -i eth7 -j DROP
+-A FORWARD -m set --match-set l src -j end
+-A FORWARD -j end
+-A FORWARD -p udp -j ACCEPT
+-A web -p udp -j ACCEPT
+-A end -p tcp -j REJECT
+-A end -j ACCEPT
+COMMIT
+`} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range []string{"--rules4 ways --sets sets", "--rules4 ways --sets badsets --json", "--rules junk", "--rules nofile --json", "--rules ."} {
+		out, err := call(t, strings.Fields("check "+args)...)
+		all.WriteString("$ corewire check " + args + "\n" + out + "exit status " + strconv.Itoa(exitCode(err)) + "\n")
 	}
 	t.Chdir(home)
 	golden(t, "check.golden", all.String())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -22,17 +23,27 @@ func newRecent() *cobra.Command {
 	}
 	addSocket(cmd.PersistentFlags())
 	change := func(use, short string, args int, what func(list string, rest []string) control.RecentChange) *cobra.Command {
-		return &cobra.Command{
+		var asJSON bool
+		cmd := &cobra.Command{
 			Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: ask(func(cmd *cobra.Command, c *control.Client, args []string) error {
 				done, err := c.ChangeRecent(cmd.Context(), what(args[0], args[1:]))
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d addresses changed\n", done.Changed)
+				if asJSON {
+					return printJSON(cmd.OutOrStdout(), done)
+				}
+				what := " addresses changed"
+				if done.Changed == 1 {
+					what = " address changed"
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), strconv.Itoa(done.Changed)+what)
 				return err
 			}),
 		}
+		cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+		return cmd
 	}
 	cmd.AddCommand(newRecentList(),
 		change("add NAME ADDRESS", "Enter an address, or note it as seen once more", 2, func(list string, rest []string) control.RecentChange {

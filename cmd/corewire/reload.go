@@ -42,6 +42,12 @@ the flag, the setting reload-connections decides.`,
 		Example: `  corewire reload
   corewire reload --connections rejudge --json`,
 		Args: cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error {
+			if o.Connections != "" && o.Connections != "keep" && o.Connections != "rejudge" {
+				return &usageError{fmt.Errorf("--connections is %q: expected keep or rejudge", o.Connections)}
+			}
+			return nil
+		},
 		RunE: ask(func(cmd *cobra.Command, c *control.Client, _ []string) error {
 			if counters {
 				o.Counters = "file"

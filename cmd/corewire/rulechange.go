@@ -34,14 +34,27 @@ func translateRules(args []string) []string {
 		case !strings.HasPrefix(arg, "-"):
 			return args // a verb stands there
 		default:
-			verb := map[string]string{"-L": "show", "--list": "show", "-S": "save", "--list-rules": "save"}[arg]
+			verb := map[string]string{"--list": "show", "--list-rules": "save"}[arg]
+			var more []string
+			if rest := strings.TrimLeft(arg[1:], "nvxLS"); rest == "" { // -L, -S, -nvL
+				for _, letter := range strings.Split(arg[1:], "") {
+					switch letter {
+					case "L":
+						verb = "show"
+					case "S":
+						verb = "save"
+					default:
+						more = append(more, "-"+letter)
+					}
+				}
+			}
 			for _, v := range ruleVerbs {
 				if arg == "-"+v.letter || arg == "--"+v.name {
 					verb = v.name
 				}
 			}
 			if verb != "" {
-				return slices.Concat(args[:1], []string{verb}, args[1:i], args[i+1:])
+				return slices.Concat(args[:1], []string{verb}, args[1:i], more, args[i+1:])
 			}
 		}
 	}
@@ -229,16 +242,17 @@ func completeChain(cmd *cobra.Command, args []string, begin string) ([]string, c
 func newRulesSave() *cobra.Command {
 	var o saveOptions
 	cmd := &cobra.Command{
-		Use:   "save",
-		Short: "Print the rules in force as iptables-save does",
+		Use:   "save [CHAIN]",
+		Short: "Print the rules in force, or those of a chain, as iptables-save does",
 		Long: `Print the rules in force as iptables-save does, changes made since the rule files were read
 included: this is how they are kept. The text is a rule file: of --rules without -4 and -6,
 where rules for one IP version have -4 or -6 before them; of --rules4 with -4, of --rules6
 with -6. Rules of two files, one for each version, are printed with -4 or -6 only.`,
 		Example: `  corewire rules save > /etc/corewire/rules
   corewire rules save -c -4 -t filter`,
-		Args: cobra.NoArgs,
-		RunE: ask(func(cmd *cobra.Command, c *control.Client, _ []string) error { return o.run(cmd, c) }),
+		Args:              cobra.MaximumNArgs(1),
+		RunE:              ask(o.run),
+		ValidArgsFunction: completeChain,
 	}
 	o.add(cmd)
 	return cmd

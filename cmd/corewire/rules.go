@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -68,8 +70,34 @@ func (o *saveOptions) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&o.counters, "counters", "c", false, "with the rules' counters")
 }
 
-func (o *saveOptions) run(cmd *cobra.Command, c *control.Client) error {
-	return c.SaveRules(cmd.Context(), cmd.OutOrStdout(), o.family(), o.table, rules.Counting(o.counters))
+// run prints the rules: those of one chain where one is named.
+func (o *saveOptions) run(cmd *cobra.Command, c *control.Client, chain []string) error {
+	if len(chain) == 0 {
+		return c.SaveRules(cmd.Context(), cmd.OutOrStdout(), o.family(), o.table, rules.Counting(o.counters))
+	}
+	var all bytes.Buffer
+	if err := c.SaveRules(cmd.Context(), &all, o.family(), o.table, rules.Counting(o.counters)); err != nil {
+		return err
+	}
+	found := false
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	for line := range strings.Lines(all.String()) {
+		head, _, _ := strings.Cut(line, " ")
+		found = found || head == ":"+chain[0]
+		// Counters and an IP version may stand before it.
+		for k, words := 0, strings.Fields(line); k < 3 && k+1 < len(words); k++ {
+			if words[k] == "-A" {
+				if words[k+1] == chain[0] {
+					out.WriteString(line)
+				}
+				break
+			}
+		}
+	}
+	if !found {
+		return &refusedError{fmt.Errorf("save chain %s: there is none (corewire rules show lists all)", chain[0])}
+	}
+	return out.Flush()
 }
 
 func newRulesShow() *cobra.Command {
@@ -99,7 +127,10 @@ since their counters were set to zero): exit status 0 whether there are any or n
 		Args: cobra.MaximumNArgs(1),
 		RunE: ask(func(cmd *cobra.Command, c *control.Client, args []string) error {
 			if save {
-				return o.run(cmd, c)
+				if asJSON {
+					return &usageError{errors.New("--save and --json are two forms: give one of them")}
+				}
+				return o.run(cmd, c, args)
 			}
 			chains, err := c.Rules(cmd.Context(), o.family())
 			if err != nil {
@@ -111,7 +142,11 @@ since their counters were set to zero): exit status 0 whether there are any or n
 					kept = append(kept, x)
 				}
 			}
-			if len(kept) == 0 && len(args) > 0 {
+			switch {
+			case len(kept) > 0:
+			case o.table != "" && !slices.ContainsFunc(chains, func(x control.ChainCounters) bool { return x.Table == o.table }):
+				return &refusedError{fmt.Errorf("show table %s: the rules in force have none (corewire rules show lists all)", o.table)}
+			case len(args) > 0:
 				return &refusedError{fmt.Errorf("show chain %s: there is none (corewire rules show lists all)", args[0])}
 			}
 			if list.unmatched {
@@ -132,6 +167,8 @@ since their counters were set to zero): exit status 0 whether there are any or n
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&save, "save", false, "print what iptables-save would, as corewire rules save")
 	cmd.Flags().BoolVarP(&list.exact, "exact", "x", false, "print counters in full, not rounded to K, M, G, T")
+	cmd.Flags().BoolP("numeric", "n", true, "as iptables takes it: names are never looked up")
+	cmd.Flags().BoolP("verbose", "v", true, "as iptables takes it: counters are always printed")
 	cmd.Flags().BoolVar(&list.numbers, "line-numbers", false, "print the rules' numbers")
 	cmd.Flags().BoolVar(&list.origin, "origin", false, "print where each rule came from, and why it forbids to cache verdicts")
 	cmd.Flags().BoolVar(&list.unmatched, "unmatched", false, "only rules that have counted no packet")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,14 @@ func newSet() *cobra.Command {
 		Long: `Show and change the IP sets of the running firewall. Verbs, elements, options and messages are
 those of ipset; the exit code is 0, or 1 for what ipset ends with 1 for. A change takes effect
 whole or not at all, and for the next packet of every connection. What is changed here lasts
-until the firewall ends; what the setting sets names is read again by a reload.`,
+until the firewall ends; what the setting sets names is read again by a reload.
+
+ipset's own spelling works as well: corewire set -A NAME ELEMENT -exist, corewire set -L -terse.`,
+		Example: `  corewire set create blocked hash:net timeout 3600
+  corewire set add blocked 192.0.2.0/24 timeout 60
+  corewire set test blocked 192.0.2.7
+  corewire set list blocked --json
+  ipset save | corewire set restore --exist`,
 		Args: cobra.NoArgs,
 		RunE: group,
 	}
@@ -34,6 +42,43 @@ until the firewall ends; what the setting sets names is read again by a reload.`
 		newSetVerb("rename NAME NEW", "Give a set that no rule names another name", 2),
 		newSetVerb("swap NAME OTHER", "Exchange the content of two sets, at once for all packets", 2))
 	return cmd
+}
+
+// setWords are ipset's commands and options that are spelled otherwise here.
+var setWords = map[string]string{
+	"-N": "create", "--create": "create", "n": "create", "-A": "add", "--add": "add", "-D": "del", "--del": "del", "-T": "test", "--test": "test",
+	"-L": "list", "--list": "list", "-S": "save", "--save": "save", "-R": "restore", "--restore": "restore", "-F": "flush", "--flush": "flush",
+	"-X": "destroy", "--destroy": "destroy", "-E": "rename", "--rename": "rename", "-W": "swap", "--swap": "swap",
+	"-exist": "--exist", "-name": "--name", "-terse": "--terse", "-sorted": "--sorted", "-output": "--output", "-file": "--file",
+}
+
+// translateSet puts ipset's words for commands and options into those of corewire set: what may stand before the command
+// comes behind it.
+func translateSet(args []string) []string {
+	var verb string
+	var before, rest []string
+	for i, arg := range args[1:] {
+		word, ok := setWords[arg]
+		if !ok {
+			word = arg
+		}
+		switch {
+		case verb != "" && strings.HasPrefix(word, "--") && ok:
+			rest = append(rest, word)
+		case verb != "":
+			rest = append(rest, arg)
+		case strings.HasPrefix(word, "-") && !(i > 0 && args[i] == "--control-socket" || i > 0 && args[i] == "--config"):
+			before = append(before, word)
+		case i > 0 && (args[i] == "--control-socket" || args[i] == "--config"):
+			before = append(before, arg)
+		default:
+			verb = word
+		}
+	}
+	if verb == "" {
+		return append([]string{args[0]}, before...)
+	}
+	return slices.Concat([]string{args[0], verb}, before, rest)
 }
 
 // setAsk is ask with ipset's exit code: 1 for everything that is refused.
@@ -76,11 +121,25 @@ func newSetVerb(use, short string, least int) *cobra.Command {
 
 func newSetList() *cobra.Command {
 	var asJSON, sorted, names, terse bool
+	var output string
 	cmd := &cobra.Command{
 		Use:   "list [NAME]",
 		Short: "Show one set or all, as ipset list does",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: setAsk(func(cmd *cobra.Command, c *control.Client, args []string) error {
+			switch output {
+			case "plain":
+			case "json":
+				asJSON = true
+			case "save":
+				text, err := c.SaveSets(cmd.Context(), strings.Join(args, ""), sorted)
+				if err == nil {
+					_, err = io.WriteString(cmd.OutOrStdout(), text)
+				}
+				return err
+			default:
+				return &usageError{fmt.Errorf("--output is %q: expected plain, save or json", output)}
+			}
 			list, err := c.Sets(cmd.Context(), strings.Join(args, ""), !names && !terse, sorted)
 			if err != nil {
 				return err
@@ -121,6 +180,7 @@ func newSetList() *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVarP(&output, "output", "o", "plain", "plain, save or json")
 	cmd.Flags().BoolVarP(&sorted, "sorted", "s", false, "print elements in order")
 	cmd.Flags().BoolVarP(&names, "name", "n", false, "print names only")
 	cmd.Flags().BoolVarP(&terse, "terse", "t", false, "print names and headers only")

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"corewire/internal/packet"
 	"corewire/rules"
@@ -50,7 +51,7 @@ func errNoList(rs *rules.Ruleset, name string) error {
 	if len(names) == 0 {
 		return &requestError{fmt.Errorf("list %q: %w (no rule has -m recent)", name, errUnknownList)}
 	}
-	return &requestError{fmt.Errorf("list %q: %w (there are %q)", name, errUnknownList, names)}
+	return &requestError{fmt.Errorf("list %q: %w (there are: %s)", name, errUnknownList, strings.Join(names, ", "))}
 }
 
 var errUnknownList = errors.New("the rules in force have no such list")

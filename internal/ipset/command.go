@@ -48,7 +48,7 @@ func (b *batch) create(l *line) {
 		l.fail(w, text, fmt.Sprintf("%d bytes", r.budget))
 		return
 	}
-	h := &Handle{name: name, loaded: b.loaded}
+	h := &Handle{name: name, loaded: b.loaded, file: l.file, line: l.n}
 	h.set.Store(s)
 	r.link(h)
 	b.fresh[s] = true

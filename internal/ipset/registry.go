@@ -21,6 +21,8 @@ type Handle struct {
 	index  int  // place in the registry, the order of listings
 	refs   int  // of rules and lists
 	loaded bool // from a file
+	file   string
+	line   int // of the file, where the set was created; 0 when that was not in a file
 }
 
 // Options are what a registry is made with.
@@ -75,6 +77,34 @@ func (r *Registry) Lookup(name string) *Handle {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.byName[name]
+}
+
+// Unused is a set that no rule asks.
+type Unused struct {
+	Name string
+	File string // that has created it; "" for none
+	Line int
+}
+
+// Unused returns the sets that are neither among those that rules use nor members of these, in alphabetical order.
+func (r *Registry) Unused(used []*Handle) (out []Unused) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	asked := make(map[*Handle]bool)
+	for _, h := range used {
+		asked[h] = true
+		if s := h.set.Load(); s.kind == ListSet {
+			for _, m := range *s.list.Load() {
+				asked[m.handle] = true
+			}
+		}
+	}
+	for _, name := range sorted(r.byName) {
+		if h := r.byName[name]; !asked[h] {
+			out = append(out, Unused{name, h.file, h.line})
+		}
+	}
+	return out
 }
 
 // Names returns the names of all sets in alphabetical order.

@@ -60,9 +60,10 @@ func (c *coverage) frame(p *packet.Packet, d *decision, rs *rules.Ruleset) {
 		}
 	}
 	if d.Verdict == dataplane.Drop && (d.Tracked || d.Early) {
+		info, isRule := rs.Rule(d.Rule)
 		switch name := rs.RuleName(d.Rule); {
-		case int(d.Rule) < len(rs.Rules()):
-			add("dropped by a rule of "+rs.Rules()[d.Rule].Table, true)
+		case isRule:
+			add("dropped by a rule of "+info.Table, true)
 		case strings.HasSuffix(name, "policy"):
 			add("dropped by a policy", true)
 		default:
