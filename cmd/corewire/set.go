@@ -132,14 +132,12 @@ func newSetList() *cobra.Command {
 			case "json":
 				asJSON = true
 			case "save":
-				text, err := c.SaveSets(cmd.Context(), strings.Join(args, ""), sorted)
-				if err == nil {
-					_, err = io.WriteString(cmd.OutOrStdout(), text)
-				}
-				return err
+				return c.SaveSets(cmd.Context(), cmd.OutOrStdout(), strings.Join(args, ""), sorted)
 			default:
 				return &usageError{fmt.Errorf("--output is %q: expected plain, save or json", output)}
 			}
+			at := beginProgress(cmd.ErrOrStderr(), "listing sets")
+			defer at.end()
 			list, err := c.Sets(cmd.Context(), strings.Join(args, ""), !names && !terse, sorted)
 			if err != nil {
 				return err
@@ -194,12 +192,7 @@ func newSetSave() *cobra.Command {
 		Short: "Print one set or all, as ipset save does",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: setAsk(func(cmd *cobra.Command, c *control.Client, args []string) error {
-			text, err := c.SaveSets(cmd.Context(), strings.Join(args, ""), sorted)
-			if err != nil {
-				return err
-			}
-			_, err = io.WriteString(cmd.OutOrStdout(), text)
-			return err
+			return c.SaveSets(cmd.Context(), cmd.OutOrStdout(), strings.Join(args, ""), sorted)
 		}),
 	}
 	cmd.Flags().BoolVarP(&sorted, "sorted", "s", false, "print elements in order")
@@ -223,6 +216,8 @@ func newSetRestore() *cobra.Command {
 				defer func() { err = errors.Join(err, f.Close()) }()
 				in = f
 			}
+			at := beginProgress(cmd.ErrOrStderr(), "restoring sets")
+			defer at.end()
 			return c.SetRestore(cmd.Context(), in, exist)
 		}),
 	}

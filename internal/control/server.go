@@ -209,12 +209,10 @@ func (f *Firewall) routes() *http.ServeMux {
 		n, err := f.Flush(ctx)
 		return Flushed{n}, err
 	})
-	handle("GET "+pathSets, func(_ context.Context, r *http.Request) (any, error) {
+	within(loadTimeout, "GET "+pathSets, func(_ context.Context, r *http.Request) (any, error) {
 		return f.Sets(r.URL.Query().Get("name"), setFlag(r, "members"), setFlag(r, "sorted"))
 	})
-	handle("GET "+pathSetSave, func(_ context.Context, r *http.Request) (any, error) {
-		return f.SaveSets(r.URL.Query().Get("name"), setFlag(r, "sorted"))
-	})
+	mux.HandleFunc("GET "+pathSetSave, f.serveSave)
 	handle("POST "+pathSetDo, func(ctx context.Context, r *http.Request) (any, error) {
 		var c SetCommand
 		if err := json.NewDecoder(r.Body).Decode(&c); err != nil {

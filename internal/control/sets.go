@@ -1,11 +1,14 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"corewire/internal/ipset"
@@ -14,7 +17,7 @@ import (
 // The paths of the API about sets.
 const (
 	pathSets       = "/v1/sets"         // GET: []ipset.Listing; query name, members, sorted
-	pathSetSave    = "/v1/sets/save"    // GET: SetText; query name, sorted
+	pathSetSave    = "/v1/sets/save"    // GET: what ipset save prints; query name, sorted
 	pathSetDo      = "/v1/sets/do"      // POST of SetCommand: SetAnswer
 	pathSetRestore = "/v1/sets/restore" // POST of what ipset save prints: SetAnswer; query exist
 )
@@ -28,11 +31,6 @@ type SetCommand struct {
 // SetAnswer is the answer to a command.
 type SetAnswer struct {
 	Yes bool `json:"yes"` // of test: the element is in the set
-}
-
-// SetText is what `ipset save` prints.
-type SetText struct {
-	Text string `json:"text"`
 }
 
 // maxRestore bounds a request of commands, in bytes: some million elements.
@@ -79,12 +77,34 @@ func (f *Firewall) Sets(name string, members, sorted bool) ([]ipset.Listing, err
 }
 
 // SaveSets returns what `ipset save` would print.
-func (f *Firewall) SaveSets(name string, sorted bool) (SetText, error) {
+func (f *Firewall) SaveSets(name string, sorted bool) ([]byte, error) {
 	text, err := f.sets.AppendSave(nil, name, sorted, f.engine.Now())
 	if err != nil {
-		return SetText{}, &requestError{err}
+		return nil, &requestError{err}
 	}
-	return SetText{string(text)}, nil
+	return text, nil
+}
+
+// serveSave is the handler of a save. A set may have millions of elements: the reader has its time for each piece.
+func (f *Firewall) serveSave(w http.ResponseWriter, r *http.Request) {
+	text, err := f.SaveSets(r.URL.Query().Get("name"), setFlag(r, "sorted"))
+	s := newStream(w, typeLines)
+	if e := s.extend(); e != nil {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		respond(w, statusOf(err), Error{err.Error()})
+		return
+	}
+	for piece := range slices.Chunk(text, 1<<20) {
+		if err = s.extend(); err == nil {
+			_, err = s.Write(piece)
+		}
+		if err != nil {
+			break
+		}
+	}
+	s.end("save sets", err)
 }
 
 // setFlag reads a query's switch.
@@ -111,9 +131,16 @@ func (c *Client) SetDo(ctx context.Context, command SetCommand) (bool, error) {
 	return a.Yes, err
 }
 
-// SetRestore carries out the commands that r has, all or none.
+// SetRestore carries out the commands that r has, all or none. All of it is read before any is sent.
 func (c *Client) SetRestore(ctx context.Context, r io.Reader, exist bool) error {
-	response, err := c.send(ctx, http.MethodPost, pathSetRestore, url.Values{"exist": {strconv.FormatBool(exist)}}, "text/plain", r)
+	text, err := io.ReadAll(io.LimitReader(r, maxRestore+1))
+	if err != nil {
+		return fmt.Errorf("read sets: %w", err)
+	}
+	if len(text) > maxRestore {
+		return fmt.Errorf("restore sets: more than %d bytes (restore them in several parts)", maxRestore)
+	}
+	response, err := c.send(ctx, http.MethodPost, pathSetRestore, url.Values{"exist": {strconv.FormatBool(exist)}}, "text/plain", bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
@@ -126,8 +153,7 @@ func (c *Client) Sets(ctx context.Context, name string, members, sorted bool) ([
 	return call[[]ipset.Listing](ctx, c, http.MethodGet, pathSets, q, nil)
 }
 
-// SaveSets returns what `ipset save` would print.
-func (c *Client) SaveSets(ctx context.Context, name string, sorted bool) (string, error) {
-	t, err := call[SetText](ctx, c, http.MethodGet, pathSetSave, url.Values{"name": {name}, "sorted": {strconv.FormatBool(sorted)}}, nil)
-	return t.Text, err
+// SaveSets writes to w what `ipset save` would print.
+func (c *Client) SaveSets(ctx context.Context, w io.Writer, name string, sorted bool) error {
+	return c.copy(ctx, pathSetSave, url.Values{"name": {name}, "sorted": {strconv.FormatBool(sorted)}}, w)
 }

@@ -90,9 +90,20 @@ func TestSets(t *testing.T) {
 	if _, err := r.client.Reload(ctx, ReloadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	text, err := r.client.SaveSets(ctx, "seen", true)
-	if err != nil || strings.Count(text, "\nadd") != 3 {
-		t.Errorf("seen is\n%s%v", text, err)
+	var text strings.Builder
+	if err := r.client.SaveSets(ctx, &text, "seen", true); err != nil || strings.Count(text.String(), "\nadd") != 3 {
+		t.Errorf("seen is\n%s%v", text.String(), err)
+	}
+	// Good sets with bad rules change nothing.
+	write("create blocked hash:net\nadd blocked 198.51.100.0/24\ncreate more hash:ip\n")
+	r.write(head + "blocked src -j DORP\nCOMMIT\n")
+	if _, err := r.client.Reload(ctx, ReloadOptions{}); err == nil {
+		t.Error("bad rules are in force")
+	}
+	from("198.51.100.1", true)
+	from("192.0.2.9", false)
+	if list, err := r.client.Sets(ctx, "", false, false); err != nil || len(list) != 2 {
+		t.Errorf("sets are %v %v", list, err)
 	}
 	from("192.0.2.9", false)
 	from("192.0.2.200", true)

@@ -241,9 +241,17 @@ func (r *Registry) AppendSave(b []byte, name string, sorted bool, now Tick) ([]b
 		s := h.set.Load()
 		b = append(append(append(b, "create "...), h.name...), ' ')
 		b = append(s.spec.append(append(b, s.kind.String()...)), '\n')
-		for _, m := range s.members(sorted, now) {
-			b = append(append(append(append(append(b, "add "...), h.name...), ' '), m...), '\n')
+		if sorted {
+			for _, m := range s.members(true, now) {
+				b = append(append(append(append(append(b, "add "...), h.name...), ' '), m...), '\n')
+			}
+			continue
 		}
+		s.each(now, func(e *Entry) bool {
+			b = append(append(append(b, "add "...), h.name...), ' ')
+			b = append(s.appendExtras(s.appendElement(b, e), e), '\n')
+			return true
+		})
 	}
 	return b, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Error is what is wrong with a command, in ipset's words where it has some. Line and Col count from 1, Col in bytes; Line
@@ -30,13 +31,18 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Col, s)
 }
 
-// clip shortens s for a message: a file may hold a word of any length.
+// clip makes s fit for a message: a file may hold a word of any length, and of any bytes.
 func clip(s string) string {
 	const most = 80
-	if len(s) <= most {
-		return s
+	end := ""
+	if len(s) > most {
+		s, end = s[:most], "…"
 	}
-	return s[:most] + "…"
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		q := strconv.Quote(s)
+		s = q[1 : len(q)-1]
+	}
+	return s + end
 }
 
 // token is a word of a command, with the column that it begins in.
