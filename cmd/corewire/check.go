@@ -179,6 +179,7 @@ with severity, kind, file, line, column, text and hint.`,
 				return err
 			}
 			if live {
+				at.say("asking the running firewall")
 				if err := ask(func(cmd *cobra.Command, c *control.Client, _ []string) error { return r.unmatched(cmd, c) })(cmd, args); err != nil {
 					return err
 				}
@@ -250,6 +251,11 @@ func (r *report) unmatched(cmd *cobra.Command, c *control.Client) error {
 	chains, err := c.Rules(cmd.Context(), 0)
 	if err != nil {
 		return err
+	}
+	if r.Rules == 0 { // without files
+		for _, x := range chains {
+			r.Rules += len(x.Rules)
+		}
 	}
 	for _, x := range unmatched(chains) {
 		for _, k := range x.Rules {

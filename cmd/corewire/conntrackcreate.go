@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -115,15 +114,11 @@ out. Connections that follow each other are entered all or none.`,
 		Example: `  corewire conntrack list -w 11 -o save | sed 's/-w 11/-w 12/' | corewire conntrack load -`,
 		Args:    cobra.ExactArgs(1),
 		RunE: ask(func(cmd *cobra.Command, c *control.Client, args []string) error {
-			in := cmd.InOrStdin()
-			if args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				in = f
+			in, err := input(cmd, args[0])
+			if err != nil {
+				return err
 			}
+			defer in.Close()
 			steps, err := readLoad(args[0], in)
 			if err != nil {
 				return err

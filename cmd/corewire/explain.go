@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,7 +29,7 @@ type explainOptions struct {
 	pcap                                    string
 	frame                                   int
 	nets                                    []string
-	asJSON                                  bool
+	asJSON, matched                         bool
 }
 
 func newExplain() *cobra.Command {
@@ -67,6 +68,8 @@ windows, steps (rule, place, text, matched, why, did), cached, cache.`,
 			if err != nil {
 				return err
 			}
+			at := beginProgress(cmd.ErrOrStderr(), "explaining")
+			defer at.end()
 			offline := false
 			for _, name := range []string{"rules", "rules4", "rules6"} {
 				offline = offline || cmd.Flags().Changed(name)
@@ -82,6 +85,10 @@ windows, steps (rule, place, text, matched, why, did), cached, cache.`,
 			}
 			if err != nil {
 				return err
+			}
+			at.end()
+			if o.matched {
+				answer.Steps = slices.DeleteFunc(answer.Steps, func(s control.ExplainedStep) bool { return !s.Matched })
 			}
 			if o.asJSON {
 				err = printJSON(cmd.OutOrStdout(), answer)
@@ -108,6 +115,7 @@ windows, steps (rule, place, text, matched, why, did), cached, cache.`,
 	flags.StringVar(&o.pcap, "pcap", "", "capture with the frame; needs --frame and --inside-net")
 	flags.IntVar(&o.frame, "frame", 0, "number of the frame, from 1")
 	flags.StringSliceVar(&o.nets, "inside-net", nil, "networks of the inside, with commas")
+	flags.BoolVar(&o.matched, "matched", false, "of the rules that were tried, only those that hold")
 	flags.BoolVar(&o.asJSON, "json", false, "print JSON")
 	config.AddFlags(flags, func(s *config.Setting) bool {
 		return s.Judges() || s.Name == "control-socket" || s.Name == "inside" || s.Name == "outside"

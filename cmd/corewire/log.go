@@ -58,7 +58,7 @@ check that failed.`,
 	addSocket(cmd.Flags())
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.Follow, "follow", "f", false, "go on with packets that come, until interrupted")
-	flags.IntVarP(&f.Last, "lines", "n", -1, "only the last so many; -1 = all that are kept")
+	flags.IntVarP(&f.Last, "lines", "n", -1, "only the last so many of those asked for; -1 = all that are kept")
 	flags.StringVar(&f.Target, "target", "", "LOG, NFLOG or INVALID only")
 	flags.StringVar(&f.Prefix, "prefix", "", "only rules whose --log-prefix or --nflog-prefix begins so")
 	flags.IntVarP(&f.Group, "group", "g", -1, "only NFLOG rules of this --nflog-group; -1 = any")

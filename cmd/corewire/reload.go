@@ -52,7 +52,9 @@ the flag, the setting reload-connections decides.`,
 			if counters {
 				o.Counters = "file"
 			}
+			at := beginProgress(cmd.ErrOrStderr(), "reloading")
 			r, err := c.Reload(cmd.Context(), o)
+			at.end()
 			if err != nil {
 				return err
 			}

@@ -25,42 +25,6 @@ var ruleVerbs = []struct{ name, letter, use, short string }{
 	{"delete-chain", "X", "delete-chain CHAIN", "Remove a user chain that is empty and that no rule leads to (-X)"},
 }
 
-// translateRules puts `corewire rules -t mangle -I FORWARD …` into the form of a verb.
-func translateRules(args []string) []string {
-	for i := 1; i < len(args); i++ {
-		switch arg := args[i]; {
-		case arg == "-t" || arg == "--table" || arg == "--control-socket" || arg == "--config":
-			i++
-		case !strings.HasPrefix(arg, "-"):
-			return args // a verb stands there
-		default:
-			verb := map[string]string{"--list": "show", "--list-rules": "save"}[arg]
-			var more []string
-			if rest := strings.TrimLeft(arg[1:], "nvxLS"); rest == "" { // -L, -S, -nvL
-				for _, letter := range strings.Split(arg[1:], "") {
-					switch letter {
-					case "L":
-						verb = "show"
-					case "S":
-						verb = "save"
-					default:
-						more = append(more, "-"+letter)
-					}
-				}
-			}
-			for _, v := range ruleVerbs {
-				if arg == "-"+v.letter || arg == "--"+v.name {
-					verb = v.name
-				}
-			}
-			if verb != "" {
-				return slices.Concat(args[:1], []string{verb}, args[1:i], more, args[i+1:])
-			}
-		}
-	}
-	return args
-}
-
 // newRuleChanges makes the verbs that change rules. They read their words themselves: a rule's own options look like flags.
 func newRuleChanges() (verbs []*cobra.Command) {
 	for _, v := range ruleVerbs {

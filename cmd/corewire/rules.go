@@ -132,7 +132,9 @@ since their counters were set to zero): exit status 0 whether there are any or n
 				}
 				return o.run(cmd, c, args)
 			}
+			at := beginProgress(cmd.ErrOrStderr(), "listing rules")
 			chains, err := c.Rules(cmd.Context(), o.family())
+			at.end()
 			if err != nil {
 				return err
 			}

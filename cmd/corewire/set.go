@@ -1,11 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,43 +39,6 @@ ipset's own spelling works as well: corewire set -A NAME ELEMENT -exist, corewir
 		newSetVerb("rename NAME NEW", "Give a set that no rule names another name", 2),
 		newSetVerb("swap NAME OTHER", "Exchange the content of two sets, at once for all packets", 2))
 	return cmd
-}
-
-// setWords are ipset's commands and options that are spelled otherwise here.
-var setWords = map[string]string{
-	"-N": "create", "--create": "create", "n": "create", "-A": "add", "--add": "add", "-D": "del", "--del": "del", "-T": "test", "--test": "test",
-	"-L": "list", "--list": "list", "-S": "save", "--save": "save", "-R": "restore", "--restore": "restore", "-F": "flush", "--flush": "flush",
-	"-X": "destroy", "--destroy": "destroy", "-E": "rename", "--rename": "rename", "-W": "swap", "--swap": "swap",
-	"-exist": "--exist", "-name": "--name", "-terse": "--terse", "-sorted": "--sorted", "-output": "--output", "-file": "--file",
-}
-
-// translateSet puts ipset's words for commands and options into those of corewire set: what may stand before the command
-// comes behind it.
-func translateSet(args []string) []string {
-	var verb string
-	var before, rest []string
-	for i, arg := range args[1:] {
-		word, ok := setWords[arg]
-		if !ok {
-			word = arg
-		}
-		switch {
-		case verb != "" && strings.HasPrefix(word, "--") && ok:
-			rest = append(rest, word)
-		case verb != "":
-			rest = append(rest, arg)
-		case strings.HasPrefix(word, "-") && !(i > 0 && args[i] == "--control-socket" || i > 0 && args[i] == "--config"):
-			before = append(before, word)
-		case i > 0 && (args[i] == "--control-socket" || args[i] == "--config"):
-			before = append(before, arg)
-		default:
-			verb = word
-		}
-	}
-	if verb == "" {
-		return append([]string{args[0]}, before...)
-	}
-	return slices.Concat([]string{args[0], verb}, before, rest)
 }
 
 // setAsk is ask with ipset's exit code: 1 for everything that is refused.
@@ -206,22 +166,18 @@ func newSetRestore() *cobra.Command {
 		Use:   "restore",
 		Short: "Carry out what ipset save has printed, from standard input or a file, all or nothing",
 		Args:  cobra.NoArgs,
-		RunE: setAsk(func(cmd *cobra.Command, c *control.Client, _ []string) (err error) {
-			in := cmd.InOrStdin()
-			if file != "" {
-				f, err := os.Open(file)
-				if err != nil {
-					return fmt.Errorf("read sets: %w", err)
-				}
-				defer func() { err = errors.Join(err, f.Close()) }()
-				in = f
+		RunE: setAsk(func(cmd *cobra.Command, c *control.Client, _ []string) error {
+			in, err := input(cmd, file)
+			if err != nil {
+				return fmt.Errorf("read sets: %w", err)
 			}
+			defer in.Close()
 			at := beginProgress(cmd.ErrOrStderr(), "restoring sets")
 			defer at.end()
 			return c.SetRestore(cmd.Context(), in, exist)
 		}),
 	}
 	cmd.Flags().BoolVarP(&exist, "exist", "!", false, "what exists already, or is missing already, is no error")
-	cmd.Flags().StringVarP(&file, "file", "f", "", "read this file instead of standard input")
+	cmd.Flags().StringVarP(&file, "file", "f", "-", "read this file instead of standard input")
 	return cmd
 }

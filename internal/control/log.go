@@ -149,7 +149,7 @@ func (b *logbook) tell(e *packetlog.Entry, now time.Time) {
 // LogFilter chooses entries of the packet log. The zero value lets all through that are kept.
 type LogFilter struct {
 	Format  Format // FormatLines, FormatJSON, or FormatCapture
-	Last    int    // only the last so many; negative: all that are kept
+	Last    int    // only the last so many of those that are meant; negative: all that are kept
 	Follow  bool   // go on with those that come
 	Target  string // LOG, NFLOG or INVALID; "" for all
 	Prefix  string // what the rule's prefix begins with
@@ -231,7 +231,7 @@ func (f *Firewall) serveLog(w http.ResponseWriter, r *http.Request) {
 	if filter.Last < 0 {
 		filter.Last = math.MaxInt
 	}
-	from := f.logbook.log.Last(filter.Last)
+	from := f.logbook.log.Last(filter.Last, filter.admits)
 	var told uint64
 	if err == nil {
 		err = f.logbook.log.Follow(r.Context(), from, filter.Follow, func(entries []packetlog.Entry, missed uint64) error {

@@ -202,10 +202,10 @@ func (f *Firewall) reload(ctx context.Context, o *ReloadOptions) (Reloaded, *rul
 	return Reloaded{Warnings: warnings(rs), Changes: changes, Rules: rs.Len(), Discarded: int(f.edits.Swap(0))}, rs, nil
 }
 
-// ruleRoutes adds the handlers of the rules.
-func (f *Firewall) ruleRoutes(handle func(string, func(context.Context, *http.Request) (any, error)), change func(string, func(context.Context, *http.Request) (any, error)), mux *http.ServeMux) {
+// ruleRoutes adds the handlers of the rules. There may be hundreds of thousands: their listings have as long as a change.
+func (f *Firewall) ruleRoutes(handle func(string, func(context.Context, *http.Request) (any, error)), mux *http.ServeMux) {
 	handle("GET "+pathRules, func(ctx context.Context, r *http.Request) (any, error) { return f.Rules(ctx, viewOf(r)) })
-	change("POST "+pathRules, func(ctx context.Context, r *http.Request) (any, error) {
+	handle("POST "+pathRules, func(ctx context.Context, r *http.Request) (any, error) {
 		var c RuleChange
 		if err := decode(r, &c); err != nil {
 			return nil, err

@@ -221,7 +221,7 @@ func (f *Firewall) routes() *http.ServeMux {
 		return f.SetDo(ctx, c)
 	})
 	within(loadTimeout, "POST "+pathSetRestore, f.restoreSets)
-	f.ruleRoutes(handle, func(pattern string, h func(context.Context, *http.Request) (any, error)) {
+	f.ruleRoutes(func(pattern string, h func(context.Context, *http.Request) (any, error)) {
 		within(loadTimeout, pattern, h)
 	}, mux)
 	within(rejudgeTimeout, "POST "+pathReload, func(ctx context.Context, r *http.Request) (any, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 )
 
@@ -275,17 +276,19 @@ func (s *Set) members(sorted bool, now Tick) []string {
 		e    Entry
 		text string
 	}
-	var rows []row
+	var out []string
+	var rows []*row
 	s.each(now, func(e *Entry) bool {
-		r := row{text: string(s.appendExtras(s.appendElement(nil, e), e))}
-		if sorted {
-			r.e = *e
+		text := string(s.appendExtras(s.appendElement(nil, e), e))
+		if sorted && s.kind != ListSet {
+			rows = append(rows, &row{*e, text})
+		} else {
+			out = append(out, text)
 		}
-		rows = append(rows, r)
 		return true
 	})
-	if sorted && s.kind != ListSet {
-		slices.SortStableFunc(rows, func(x, y row) int {
+	if rows != nil {
+		slices.SortFunc(rows, func(x, y *row) int {
 			a, b := &x.e, &y.e
 			switch {
 			case a.a != b.a:
@@ -303,12 +306,11 @@ func (s *Set) members(sorted bool, now Tick) []string {
 			case a.mark != b.mark:
 				return order(a.mark < b.mark)
 			}
-			return order(x.text < y.text)
+			return strings.Compare(x.text, y.text)
 		})
 	}
-	out := make([]string, len(rows))
-	for i := range rows {
-		out[i] = rows[i].text
+	for _, r := range rows {
+		out = append(out, r.text)
 	}
 	return out
 }

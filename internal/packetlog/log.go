@@ -50,11 +50,17 @@ func (l *Log) Since(number uint64, room int) (entries []Entry, last, missed uint
 	return entries, number, missed
 }
 
-// Last returns the number behind which the newest n entries are, as far as they are kept.
-func (l *Log) Last(n int) uint64 {
+// Last returns the number behind which the newest n entries that admits lets through are, as far as they are kept.
+func (l *Log) Last(n int, admits func(*Entry) bool) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.last - min(l.last, uint64(max(n, 0)), uint64(len(l.kept)))
+	at := l.last
+	for oldest := l.last - min(l.last, uint64(len(l.kept))); at > oldest && n > 0; at-- {
+		if admits(&l.kept[at%uint64(len(l.kept))]) {
+			n--
+		}
+	}
+	return at
 }
 
 // followBatch is how many entries Follow gives at once.

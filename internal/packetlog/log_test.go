@@ -25,6 +25,8 @@ func some(n int) []Entry {
 	return out
 }
 
+func all(*Entry) bool { return true }
+
 // A log keeps the newest entries; a follower gets each once, in order, and is told how many it was too late for.
 func TestLog(t *testing.T) {
 	l := New(10)
@@ -37,10 +39,16 @@ func TestLog(t *testing.T) {
 	if entries, last, missed = l.Since(4, 5); len(entries) != 5 || last != 11 || missed != 2 || entries[0].Number != 7 {
 		t.Fatalf("%d entries, last %d, missed %d", len(entries), last, missed)
 	}
-	if n := l.Last(3); n != 13 {
+	if n := l.Last(3, all); n != 13 {
 		t.Errorf("the last three are behind %d", n)
 	}
-	if n := l.Last(100); n != 6 {
+	if n := l.Last(2, func(e *Entry) bool { return e.Number%3 == 0 }); n != 11 {
+		t.Errorf("the last two of every third are behind %d", n)
+	}
+	if n := l.Last(9, func(e *Entry) bool { return e.Number%3 == 0 }); n != 6 {
+		t.Errorf("all of every third are behind %d", n)
+	}
+	if n := l.Last(100, all); n != 6 {
 		t.Errorf("all that are kept are behind %d", n)
 	}
 	if entries, _, _ := l.Since(99, 10); len(entries) != 0 {
@@ -56,7 +64,7 @@ func TestFollow(t *testing.T) {
 	var got []uint64
 	ready := make(chan struct{}, 1)
 	go func() {
-		done <- l.Follow(context.Background(), l.Last(2), true, func(entries []Entry, missed uint64) error {
+		done <- l.Follow(context.Background(), l.Last(2, all), true, func(entries []Entry, missed uint64) error {
 			for i := range entries {
 				got = append(got, entries[i].Number)
 			}
@@ -83,7 +91,7 @@ func TestFollow(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Follow(ctx, l.Last(0), true, func([]Entry, uint64) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := l.Follow(ctx, l.Last(0, all), true, func([]Entry, uint64) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	n := 0
