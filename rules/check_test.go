@@ -55,9 +55,9 @@ COMMIT
 	}
 }
 
-// TestCheckRandom: what is called unreachable is reached by no packet.
+// TestCheckRandom: what is called unreachable is reached by no packet, as the slow twin judges it.
 func TestCheckRandom(t *testing.T) {
-	found := 0
+	found := map[FindingKind]int{}
 	for seed := range uint64(120) {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(seed, 9)
@@ -65,35 +65,32 @@ func TestCheckRandom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rs, err := Compile([]*File{f}, Options{Clock: true, Wall: true, Counts: true})
+		opt := Options{Clock: true, Wall: true, Counts: true}
+		rs, err := Compile([]*File{f}, opt)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := rs.NewMatcher()
+		m, twin := rs.NewMatcher(), newLinear([]*File{f}, fam, opt)
 		for range 300 {
 			p, c := g.packet(g.Flow(version(fam)))
-			m.Count(m.Match(p, c).Trace, 1)
+			compare(t, m, twin, p, c)
 		}
 		n := make([]Counter, rs.Counters())
 		m.Counters(n)
 		for _, w := range rs.Check(nil) {
-			var name string
-			var number int
-			if _, err := fmt.Sscanf(w.Text, "rule %s %d is never", &name, &number); err != nil {
+			if w.Kind != FindingShadowed && w.Kind != FindingNever {
 				continue
 			}
-			found++
-			for id, r := range rs.Rules() {
-				if r.Table == "filter" && r.Chain == name && r.Number == number && n[id].Packets > 0 {
-					t.Errorf("seed %d: %s, but %d packets reached it", seed, w.Text, n[id].Packets)
-				}
+			found[w.Kind]++
+			if n[w.Rule].Packets > 0 {
+				t.Errorf("seed %d: %s, but %d packets reached it", seed, w.Text, n[w.Rule].Packets)
 			}
 		}
 	}
-	if found == 0 {
-		t.Error("no unreachable rule in any set")
+	if found[FindingShadowed] < 1000 || found[FindingNever] == 0 {
+		t.Error("the test proves little")
 	}
-	t.Logf("%d rules unreachable", found)
+	t.Logf("%v", found)
 }
 
 // TestCheckTogether: rules that others hide, alone or together, in one chain or by the way through several, over spaces so

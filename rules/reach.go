@@ -159,6 +159,9 @@ func (r *reach) gather(s slot, x *wide, chain uint32) bool {
 	}
 	if !s.leaf() {
 		by, mask := s.cut(r.g.v6), s.mask()
+		if k, fixed := x.window(by, mask); fixed == mask { // most boxes that are looked for are one header
+			return r.gather(r.g.slots[uint32(s)+k], x, chain)
+		}
 		for k := range mask + 1 {
 			if x.meetsCut(by, mask, k) && !r.gather(r.g.slots[uint32(s)+k], x, chain) {
 				return false

@@ -24,26 +24,16 @@ func (x *wide) header(v6 bool) (h header) {
 	return h
 }
 
-// meetsCut says that a header of x goes to the k-th child of a cut.
-func (x *wide) meetsCut(by cut, mask, k uint32) bool {
-	var val, fixed uint32
-	shift := by.shift
+// window returns the bits that a cut asks of a box's headers: their value, and which of them the box fixes. Of ports they are
+// those of the range's beginning, all or none of them fixed.
+func (x *wide) window(by cut, mask uint32) (val, fixed uint32) {
 	switch by.word {
 	case wordSport, wordDport:
-		lo, span := uint32(x.sport), uint32(x.sportSpan)
-		if by.word == wordDport {
-			lo, span = uint32(x.dport), uint32(x.dportSpan)
+		lo, hi := x.ports(by.word)
+		if lo>>by.shift == hi>>by.shift {
+			fixed = mask
 		}
-		first, last := lo>>shift, (lo+span)>>shift
-		if last-first >= mask {
-			return true
-		}
-		for v := first; v <= last; v++ {
-			if v&mask == k {
-				return true
-			}
-		}
-		return false
+		return lo >> by.shift & mask, fixed
 	case wordProto:
 		val, fixed = uint32(x.proto), uint32(x.protoMask)
 	default:
@@ -62,7 +52,26 @@ func (x *wide) meetsCut(by cut, mask, k uint32) bool {
 			val, fixed = uint32(a.Lo), uint32(m.Lo)
 		}
 	}
-	return (val>>shift^k)&(fixed>>shift)&mask == 0
+	return val >> by.shift & mask, fixed >> by.shift & mask
+}
+
+// ports returns the first and the last port of a word.
+func (x *wide) ports(word uint8) (lo, hi uint32) {
+	if word == wordDport {
+		return uint32(x.dport), uint32(x.dport) + uint32(x.dportSpan)
+	}
+	return uint32(x.sport), uint32(x.sport) + uint32(x.sportSpan)
+}
+
+// meetsCut says that a header of x goes to the k-th child of a cut.
+func (x *wide) meetsCut(by cut, mask, k uint32) bool {
+	val, fixed := x.window(by, mask)
+	if by.word != wordSport && by.word != wordDport || fixed != 0 {
+		return (val^k)&fixed == 0
+	}
+	lo, hi := x.ports(by.word)
+	// The children from the first port's on, around the end.
+	return (k-val)&mask <= min(hi>>by.shift-lo>>by.shift, mask)
 }
 
 // shares says that some header agrees with both.
