@@ -80,7 +80,7 @@
 //   - Windows of any bits instead of prefixes (HiCuts, HyperSplit) spread rules that share their first bits, and give
 //     wide nodes: few steps down, each a cache miss.
 //   - A cut copies the rules that do not ask for its bits into every child. So rules are first parted by which of
-//     their addresses are narrow (as EffiCuts and CutSplit do), each part a tree; a rule that still gets too many
+//     their addresses are narrow for so many rules (as EffiCuts and CutSplit do), each part a tree; a rule that still gets too many
 //     copies moves to the next tree; a cut must earn its copies; and a copy is a place of four bytes, not an entry.
 //   - Whatever is behind a final rule that every header at a node agrees with is left out there.
 //

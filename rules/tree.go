@@ -89,8 +89,8 @@ const (
 	maxLevels   = 24   // levels of a tree; sets that need more are hostile
 	priceCopies = 0.8  // bits of selection that doubling the places must bring
 	priceSlots  = 0.6  // bits of selection that a slot for each box must bring
-	entryCost   = 2.0  // nanoseconds for a place of a run, half of which is walked: comparing takes some 65 instructions
-	nodeCost    = 4.0  // nanoseconds for a step down: some 25 instructions, and a cache miss that a burst's other packets overlap
+	entryCost   = 2.0  // nanoseconds for a place of a run, half of which is walked: comparing takes some 40 instructions
+	nodeCost    = 4.0  // nanoseconds for a step down: some 20 instructions, a cache miss that a burst's other packets overlap, and slots that take memory
 )
 
 // builder makes the trees of one program.
@@ -205,16 +205,17 @@ func (b *builder) groups() [][]uint32 {
 	return out
 }
 
-func (b *builder) narrowSrc(i int) bool { return narrowAddr(b.boxes[i].mask[0:4]) }
-func (b *builder) narrowDst(i int) bool { return narrowAddr(b.boxes[i].mask[4:8]) }
+func (b *builder) narrowSrc(i int) bool { return b.narrowAddr(b.boxes[i].mask[0:4]) }
+func (b *builder) narrowDst(i int) bool { return b.narrowAddr(b.boxes[i].mask[4:8]) }
 
-// narrowAddr says that a mask leaves few addresses, as prefixes go: IPv4 from /13, IPv6 from /33.
-func narrowAddr(m []uint32) bool {
+// narrowAddr says that a mask leaves few addresses, as prefixes go: IPv4 from /13, or where there are more boxes than such
+// prefixes, one that leaves about one of them; IPv6 from /33. With 100,000 rules a /16 is copied into very many leaves.
+func (b *builder) narrowAddr(m []uint32) bool {
 	n := 0
 	for _, w := range m {
 		n += bits.OnesCount32(w)
 	}
-	return n > 32 || n > 12 && m[0]|m[1]|m[2] == 0
+	return n > 32 || n >= max(13, bits.Len(uint(len(b.boxes)))) && m[0]|m[1]|m[2] == 0
 }
 
 // build makes the subtree for the boxes of list, which are in order of rank. It writes places in the order of a walk,
