@@ -148,7 +148,9 @@ func TestLogFollow(t *testing.T) {
 	out := &lineWriter{lines: make(chan string, 1000)}
 	done := make(chan error, 1)
 	r.send(packet.Inside, dns(0))
-	r.eventually("two entries", func() bool { return r.firewall.logbook.log.Last(2, (&LogFilter{Group: -1}).admits) == 0 && r.firewall.logbook.log.Last(0, (&LogFilter{Group: -1}).admits) == 2 })
+	r.eventually("two entries", func() bool {
+		return r.firewall.logbook.log.Last(2, (&LogFilter{Group: -1}).admits) == 0 && r.firewall.logbook.log.Last(0, (&LogFilter{Group: -1}).admits) == 2
+	})
 	go func() {
 		done <- r.client.Log(ctx, LogFilter{Last: 1, Group: -1, Follow: true, Target: "NFLOG"}, out, nil)
 	}()
