@@ -26,7 +26,7 @@ func (r *rig) start() (stop func() error) {
 }
 
 // await waits until cond holds; the limit only ends a test that hangs.
-func await(t *testing.T, what string, cond func() bool) {
+func await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !cond(); {
 		if time.Now().After(end) {

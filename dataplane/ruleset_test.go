@@ -3,7 +3,10 @@ package dataplane
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,17 +46,102 @@ func TestReloadUnderTraffic(t *testing.T) {
 	r := newRig(t, workers, sets[0], func(c *Config) { c.Max = 1 << 16 })
 	stop := r.start()
 	ctx := context.Background()
-	reloaded := make(chan error, 1)
-	var done atomic.Bool
-	go func() {
-		var err error
+	sent, passed, bytes := r.trafficWhile(workers, func() (err error) {
 		for i := 0; i < rounds && err == nil; i++ {
 			err = r.e.SetRuleset(ctx, compile(t, filter(sets[(i+1)%2])))
 		}
+		return err
+	})
+	t.Logf("%d reloads, sent %v, passed %v", rounds, sent, passed)
+	r.judgedByOne(sent, passed)
+	// Both have this rule: FORWARD 2 of the first, which is in force now, FORWARD 5 of the other.
+	if n := r.counted("FORWARD 2"); n.Packets != uint64(sent["both accept"]) || n.Bytes != n.Packets*uint64(bytes) {
+		t.Errorf("the rule of both sets counted %+v of %d packets of %d bytes", n, sent["both accept"], bytes)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.balanced()
+}
+
+// TestManyRulesUnderTraffic does the same with 100,000 rules: they are read again, and one of them is changed, while frames
+// pass. The matchers of the workers go on through changes of one rule.
+func TestManyRulesUnderTraffic(t *testing.T) {
+	n, changes := 100_000, 120
+	if testing.Short() {
+		n = 10_000
+	}
+	rng := rand.New(rand.NewPCG(5, 6))
+	var many strings.Builder
+	for i := range n {
+		fmt.Fprintf(&many, "-A FORWARD -s 192.%d.%d.%d/32 -d 172.16.%d.0/24 -p tcp -m tcp --dport %d -j ACCEPT\n", rng.IntN(8), i/256%256, i%256, rng.IntN(256), rng.IntN(2000))
+	}
+	const ends = "-A FORWARD -s 10.9.0.0/16 -j DROP\n-A FORWARD -p udp -m udp --dport 53 -j ACCEPT\n-A FORWARD -j ACCEPT"
+	const workers = 2
+	text := filter(many.String() + ends)
+	r := newRig(t, workers, "", func(c *Config) { c.Max, c.Ruleset = 1<<16, compile(t, text) })
+	stop := r.start()
+	ctx := context.Background()
+	_, list, err := rules.ParseRule("change", "filter", rules.Both, "-A FORWARD -p udp -m udp --dport 80 -j DROP")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, passed, bytes := r.trafficWhile(workers, func() error {
+		for i := range changes {
+			if i == changes/2 {
+				if err := r.e.SetRuleset(ctx, compile(t, text)); err != nil {
+					return err
+				}
+			}
+			from := r.e.Ruleset()
+			at := rules.Place{Table: "filter", Chain: "FORWARD", Family: rules.Both, Number: 1 + n/3}
+			var to *rules.Ruleset
+			var m rules.Mapping
+			var err error
+			if i%2 == 0 {
+				to, m, err = from.Insert(at, list[0])
+			} else {
+				to, m, err = from.Delete(at)
+			}
+			if err == nil {
+				err = r.e.SwapRuleset(ctx, Swap{Ruleset: to, From: from, Mapping: m})
+			}
+			if err != nil {
+				return err
+			}
+			if !to.Follows(from) {
+				return fmt.Errorf("change %d: everything was compiled anew, after %d changes", i, from.Patches())
+			}
+		}
+		return nil
+	})
+	t.Logf("%d changes, sent %v, passed %v", changes, sent, passed)
+	r.judgedByOne(sent, passed)
+	name := fmt.Sprintf("FORWARD %d", n+2)
+	if c := r.counted(name); c.Packets != uint64(sent["both accept"]) || c.Bytes != c.Packets*uint64(bytes) {
+		t.Errorf("%s counted %+v of %d packets of %d bytes", name, c, sent["both accept"], bytes)
+	}
+	if c := r.counted(fmt.Sprintf("FORWARD %d", n+1)); c.Packets != uint64(sent["both drop"]) {
+		t.Errorf("the rule that drops counted %+v of %d packets", c, sent["both drop"])
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.balanced()
+}
+
+// trafficWhile sends frames that every rule set accepts, that every one drops, and that one accepts and another drops, while
+// f runs and until all are judged; bytes is the size of the datagrams.
+func (r *rig) trafficWhile(workers int, f func() error) (sent, passed map[string]int, bytes int) {
+	r.t.Helper()
+	ended := make(chan error, 1)
+	var done atomic.Bool
+	go func() {
+		err := f()
 		done.Store(true)
-		reloaded <- err
+		ended <- err
 	}()
-	sent, passed := map[string]int{}, map[string]int{}
+	sent, passed = map[string]int{}, map[string]int{}
 	kinds := map[string]netip.AddrPort{"both accept": pt.AP("10.1.0.1:1000"), "both drop": pt.AP("10.9.0.1:1000"), "either": pt.AP("10.1.0.1:1000")}
 	ports := map[string]uint16{"both accept": 53, "both drop": 53, "either": 80}
 	collect := func() {
@@ -67,9 +155,9 @@ func TestReloadUnderTraffic(t *testing.T) {
 			}
 		}
 	}
-	bytes, total := 0, uint64(0)
+	total := uint64(0)
 	judged := func() {
-		await(t, "all frames judged", func() bool {
+		await(r.t, "all frames judged", func() bool {
 			collect()
 			n := uint64(0)
 			for _, w := range r.stats().Workers {
@@ -95,28 +183,25 @@ func TestReloadUnderTraffic(t *testing.T) {
 			judged()
 		}
 	}
-	if err := <-reloaded; err != nil {
-		t.Fatal(err)
+	if err := <-ended; err != nil {
+		r.t.Fatal(err)
 	}
 	judged()
-	t.Logf("%d reloads, sent %v, passed %v", rounds, sent, passed)
+	return sent, passed, bytes
+}
+
+// judgedByOne checks that each frame of trafficWhile was judged by one of the rule sets, and that each of these judged some.
+func (r *rig) judgedByOne(sent, passed map[string]int) {
+	r.t.Helper()
 	if passed["both accept"] != sent["both accept"] || passed["both drop"] != 0 {
 		for i, w := range r.stats().Workers {
-			t.Logf("worker %d: verdicts %v, drops %v", i, w.Counters.Verdict, w.Counters.Drop)
+			r.t.Logf("worker %d: verdicts %v, drops %v", i, w.Counters.Verdict, w.Counters.Drop)
 		}
-		t.Error("a packet was judged by neither rule set, or lost")
+		r.t.Error("a packet was judged by neither rule set, or lost")
 	}
 	if passed["either"] == 0 || passed["either"] == sent["either"] {
-		t.Error("one of the rule sets judged nothing: the test proves nothing")
+		r.t.Error("one of the rule sets judged nothing: the test proves nothing")
 	}
-	// Both have this rule: FORWARD 2 of the first, which is in force now, FORWARD 5 of the other.
-	if n := r.counted("FORWARD 2"); n.Packets != uint64(sent["both accept"]) || n.Bytes != n.Packets*uint64(bytes) {
-		t.Errorf("the rule of both sets counted %+v of %d packets of %d bytes", n, sent["both accept"], bytes)
-	}
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	r.balanced()
 }
 
 // What both rule sets have goes on: counters, policies, the tokens of a limit. What the file says is put in its place only
