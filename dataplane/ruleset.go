@@ -38,7 +38,8 @@ func (e *Engine) SetRuleset(ctx context.Context, rs *rules.Ruleset) error {
 	return e.SwapRuleset(ctx, Swap{Ruleset: rs})
 }
 
-// SwapRuleset is SetRuleset with a say in what the new rule set takes over. Once begun it is carried through: a worker
+// SwapRuleset is SetRuleset with a say in what the new rule set takes over. After changes of one rule (rules.Ruleset.Follows)
+// a worker keeps its matcher, and only learns which rule set that judges by. Once begun it is carried through: a worker
 // that is slow gets its matcher later.
 func (e *Engine) SwapRuleset(ctx context.Context, s Swap) error {
 	e.reload.Lock()
