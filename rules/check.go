@@ -182,8 +182,12 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 	c := compiler{rs: &Ruleset{}, opt: rs.opt, place: place}
 	c.cur = &program{v6: g.v6}
 	search := newReach(g, &found.left, found.rng)
+	led := make([]bool, len(g.chains)) // a change may have taken away what led to a chain, see program.forsake
+	for _, n := range g.names {
+		led[n] = true
+	}
 	for n, ch := range g.chains {
-		if ch.firstRank == ch.rank {
+		if ch.firstRank == ch.rank || !led[n] {
 			continue
 		}
 		search.enter(uint32(n))
