@@ -347,6 +347,9 @@ func (r *Registry) List(name string, members, sorted bool, now Tick) ([]Listing,
 	for _, h := range all {
 		s := h.set.Load()
 		x := Listing{Name: h.name, Type: s.kind.String(), Revision: kindTable[s.kind].revision, Size: s.size(), References: h.refs, GivenUp: s.given.Load()}
+		if s.kind == ListSet {
+			x.Size = perSet + memberBytes*int64(len(*s.list.Load()))
+		}
 		if text := s.spec.append(nil); len(text) > 0 {
 			x.Header = string(text[1:])
 		}

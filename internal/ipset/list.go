@@ -11,6 +11,9 @@ type member struct {
 	note   string
 }
 
+// memberBytes is what a member takes, without its comment.
+const memberBytes = 80
+
 func (m *member) late(now Tick) bool { return expired(m.state.Load(), now) }
 
 // lookList asks the members in order (list_set_ktest): the first that has the packet and counts it decides. Counters are
