@@ -90,7 +90,8 @@ const MaxTickets = 16
 //   - A connection no longer counts from the moment that it closes or goes. Linux finds that out at the next packet that
 //     asks for the same address, but not in the same jiffy.
 //   - A packet of a connection that has closed and is not counted any more counts itself, as in Linux before 6.18.
-//     Linux from then on drops it where no other connection of the address is left: the last ACK of a connection too.
+//     Linux from then on drops it where no other connection of the address is left: the last ACK of a connection too, if it
+//     did not come within the jiffy of the packet before it. Why, and why it is not so here, says tools/oracle/known.go.
 //   - A packet that is not counted and has no connection counts for this once. Linux counts it until it next looks through the
 //     address's connections, and one that runs against a connection that is not ASSURED as another connection, as long as
 //     that is there.

@@ -99,6 +99,7 @@ func (l *linear) routing(m *RoutingMatch, p *packet.Packet, hotdrop *bool) bool 
 	}
 	n := 8 * (int(h[1]) + 1)
 	if n > len(h) {
+		*hotdrop = true
 		return false
 	}
 	left := uint32(h[3])

@@ -127,8 +127,8 @@ func (m *RoutingMatch) test(p *packet.Packet) outcome {
 		return short
 	}
 	size := (int(h[1]) + 1) * 8
-	if len(h) < size {
-		return no
+	if len(h) < size { // the kernel that was compared drops it
+		return short
 	}
 	h = h[:size]
 	left := uint32(h[3])

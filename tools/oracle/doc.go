@@ -20,6 +20,10 @@
 // still is one, and what remains is printed with both sides' counters. A table says which options decided how often, with
 // which outcome.
 //
+// The tests TestRulesets, TestSets and TestEffects do the same with a fixed seed, which must also reach every option and every
+// kind of frame. Other seeds are for whoever looks for differences: -oracle.ruleset N, -oracle.random, or --seed above. What was
+// found so has a case in mended_test.go.
+//
 // Each side reads the rules for itself; only -i and -o are rewritten for the kernel (kernelText).
 //
 // Rules with IP sets (sets.go, TestSets) are compared in the same way, and at the end what ipset save prints. In sets with

@@ -41,6 +41,10 @@ var known = []struct {
 	match  func(c *comparison, p *packet.Packet, k *passage, d *decision) bool
 }{
 	{
+		// Of an assured connection's packet Linux 6.18 adds nothing, but first throws out what has closed, the packet's own as well
+		// if it was the last ACK or a RST; a count of 0 then means for xt_connlimit that memory ran out, and drops it. It throws out
+		// at most once a jiffy, and an address that it has forgotten, when others come to the same of 256 trees by a secret hash,
+		// begins at 1 again: this hangs on time and chance, not on rules and frames, and is not copied.
 		"connlimit", "of a packet that is not its connection's first Linux counts too much or nothing: looking through the address's connections it " +
 			"stops at the packet's own, so that closed ones behind it still count; and since 6.18 it drops the packet of an assured connection that has " +
 			"closed where no other is left (__nf_conncount_add and count_tree, net/netfilter/nf_conncount.c)",
