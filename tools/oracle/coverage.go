@@ -134,7 +134,8 @@ var always = map[string]string{
 	"tcp --tcp-option":             "seldom alone in a rule",
 	"connlimit --connlimit-above":  limitsNew, "connlimit --connlimit-upto": limitsNew, "connlimit --connlimit-mask": limitsNew,
 	"connlimit --connlimit-saddr": limitsNew, "connlimit --connlimit-daddr": limitsNew,
-	"recent --set":     "it always holds",
+	"recent --set":    "it always holds",
+	"recent --remove": fewRules, "tcp --syn": fewRules, "hbh --hbh-len": fewRules, "hbh --hbh-opts": fewRules, "time --datestart": fewRules, "time --kerneltz": fewRules,
 	"rt --rt-segsleft": "seldom alone in a rule", "rt --rt-len": "seldom alone in a rule",
 	"frag --fragres": fragSeldom, "frag --fragfirst": fragSeldom, "frag --fragmore": fragSeldom, "frag --fraglast": fragSeldom, "frag --fragid": fragSeldom,
 	"frag --fraglen":   "nobody looks at it",
@@ -143,6 +144,7 @@ var always = map[string]string{
 }
 
 const (
+	fewRules   = "few rules have it, and few packets come there: by chance all are answered alike"
 	limitsNew  = "never alone in a rule: it asks what begins connections"
 	fragSeldom = "fragments that are judged by themselves are few, and not explained"
 	turnTold   = "whether it was a packet's turn is not told afterwards; that it counts as in Linux is"

@@ -43,6 +43,8 @@ var unexercised = map[string]string{
 	"rt --rt-segsleft":                    "seldom: TestRandom of package rules",
 	"rt --rt-len":                         "seldom: TestRandom of package rules",
 	"frag --fragres":                      "fragments that are judged by themselves are few: TestRandom of package rules",
+	"frag --fragid":                       "fragments that are judged by themselves are few: TestRandom of package rules",
+	"frag --fraglen":                      "fragments that are judged by themselves are few: TestRandom of package rules",
 	"frag --fragfirst":                    "fragments that are judged by themselves are few: TestRandom of package rules",
 	"frag --fragmore":                     "fragments that are judged by themselves are few: TestRandom of package rules",
 	"frag --fraglast":                     "fragments that are judged by themselves are few: TestRandom of package rules",
@@ -70,11 +72,11 @@ var unexercised = map[string]string{
 // areas are what some frame at least must be, see coverage.frame.
 func areas() []string {
 	list := []string{"all tables", "no sound IP", "IPv6 protocol 58", "IPv6 protocol 135", "IPv4 protocol 51", "IPv6 later fragment by itself", "IPv6 headers without end",
-		"IPv6 header 0", "IPv6 header 43", "IPv6 header 44", "IPv6 header 51", "IPv6 header 60"}
+		"IPv6 header 0", "IPv6 header 43", "IPv6 header 44", "IPv6 header 51", "IPv6 header 60", "IPv6 dropped by a rule of security"}
 	for _, version := range []string{"IPv4 ", "IPv6 "} {
 		for _, a := range []string{"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "VLAN", "fragment", "ICMP error RELATED", "ICMP error INVALID", "protocol 1", "protocol 6", "protocol 17",
 			"protocol 33", "protocol 47", "protocol 50", "protocol 132", "protocol 136", "dropped by a rule of raw", "dropped by a rule of mangle", "dropped by a rule of filter",
-			"dropped by a rule of security", "dropped by a policy", "dropped by short header"} {
+			"dropped by a policy", "dropped by short header"} {
 			if version+a != "IPv6 protocol 1" {
 				list = append(list, version+a)
 			}
