@@ -325,9 +325,8 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 	}
 	seen := make([]bool, len(list))
 	before := map[packet.Key]conntrack.Info{} // what corewire knew of a connection after its last packet
-	const dropped, passed = false, true
-	begun := map[packet.Key]bool{} // the connections of the frames so far
-	spoiled := false               // the kernel may count a connection that there is not
+	begun := map[packet.Key]bool{}            // the connections of the frames so far, and whether the last of these passed
+	spoiled := false                          // the kernel may count a connection that there is not
 	moved := make([]bool, rs.Counters())
 	for n, s := range t.frames {
 		if s.sleep > 0 {
@@ -421,14 +420,12 @@ func (j *judges) run(t *trial) (r trialResult, err error) {
 			}
 		}
 		was, again := begun[p.Key]
-		spoiled = spoiled || again && was == dropped
+		spoiled = spoiled || again && !was
 		if what != "" && (again || spoiled) && strings.Contains(t.text, "-m connlimit") { // see known
 			r.odd["connlimit"]++
 			return r, nil
 		}
-		if begun[p.Key] = dropped; len(k.out) > 0 {
-			begun[p.Key] = passed
-		}
+		begun[p.Key] = len(k.out) > 0
 		if what != "" && t.brief() && time.Since(begin) > hurry {
 			return r, errSlow
 		}
