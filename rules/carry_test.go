@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -122,6 +123,22 @@ func TestMillionLines(t *testing.T) {
 	}
 	if rs, err := Compile([]*File{f}, Options{}); err != nil || rs.Len() != 1 || rs.info(0).Rule.Pos.Line != 1000_003 {
 		t.Errorf("a million comments: %v", err)
+	}
+	deep := head
+	for i := range 1000 {
+		deep += fmt.Sprintf(":c%d - [0:0]\n", i)
+	}
+	for i := range 999 {
+		deep += fmt.Sprintf("-A c%d -j c%d\n", i, i+1)
+	}
+	if f, err = Parse("deep", []byte(deep+"-A FORWARD -j c0\nCOMMIT\n"), IPv4); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Compile([]*File{f}, Options{}); err == nil || !strings.Contains(err.Error(), "deep:2:2: expected calls nested at most 256 deep") {
+		t.Errorf("a thousand chains, each called by the one before: %v", err)
+	}
+	if _, err := Parse("long", []byte(head+"-A FORWARD -m comment --comment "+strings.Repeat("x", 1<<20)+"\nCOMMIT\n"), IPv4); err == nil || !strings.Contains(err.Error(), "long:3:1: expected a line of at most 65536 bytes") {
+		t.Errorf("a line of a megabyte: %v", err)
 	}
 	bad := strings.Repeat("-A FORWARD -p tpc -j DORP\n", 1000_000) // a mistake in each: not each is looked at
 	if _, err := Parse("million", []byte(head+bad+"COMMIT\n"), IPv4); err == nil || strings.Count(err.Error(), "\n") > 200 {

@@ -238,7 +238,9 @@ func (c *compiler) getChain(f int, ch *Chain) *merged {
 		fc.byName[ch.Name] = m
 		fc.list = append(fc.list, m)
 	}
-	m.files++
+	if m.files++; m.pos.Line == 0 { // a base chain is there before its file is
+		m.pos = ch.Pos
+	}
 	m.policy = ch.Policy
 	return m
 }

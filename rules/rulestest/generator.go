@@ -253,7 +253,7 @@ func (g Generator) target(version int, table string, first, users int) string {
 			if g.Side == Kernel && g.one(4) {
 				return " -j CT --ctevents " + g.Pick("new,destroy", "mark") + g.Pick("", " --expevents new")
 			}
-			return " -j " + g.Pick("NOTRACK", "CT --notrack", "CT --zone 1", "CT --zone 2", "CT")
+			return " -j " + g.Pick("NOTRACK", "CT --notrack", "CT --notrack", "CT --zone 1", "CT --zone 2", "CT")
 		case "filter":
 			if g.Side == Kernel && g.one(2) {
 				return " -j " + g.Pick("LOG --log-level 7 --log-tcp-sequence --log-tcp-options --log-ip-options --log-uid", "LOG --log-macdecode",
@@ -296,14 +296,14 @@ func (g Generator) effect(version int, table string) string {
 // what a rule of the table raw cannot ask.
 func (g Generator) Conditions(version int, early bool) string {
 	if g.Side == Kernel { // such as ask one thing alone: then it is what decides
-		switch n := g.IntN(20); {
+		switch n := g.IntN(23); {
 		case n < 3:
 			return g.extra(version)
-		case n < 5:
+		case n < 8:
 			return g.rare(version, early)
-		case n < 9:
+		case n < 12:
 			return g.odd(version, early)
-		case n < 10 && !early:
+		case n < 13 && !early:
 			return g.connection(version)
 		case n < 12 && !early && g.Limits:
 			return g.connections()
