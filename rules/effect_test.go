@@ -23,6 +23,8 @@ func TestEffectsAllocateNothing(t *testing.T) {
 -A POSTROUTING -j CONNMARK --restore-mark
 -A POSTROUTING -m connlabel --label 5 --set
 -A POSTROUTING -p udp -j CHECKSUM --checksum-fill
+-A POSTROUTING -j HMARK --hmark-tuple src,dst,sport,dport --hmark-mod 9 --hmark-rnd 1
+-A POSTROUTING -j HMARK --hmark-tuple ct,src,dst,sport,dport --hmark-mod 9 --hmark-rnd 1
 COMMIT
 *filter
 -A FORWARD -m u32 --u32 "6&0xff=1" -j ACCEPT
@@ -35,6 +37,11 @@ COMMIT
 -A FORWARD -m connbytes --connbytes 9 --connbytes-mode bytes --connbytes-dir both
 -A FORWARD -m helper --helper ftp
 -A FORWARD -m quota --quota 1000000
+-A FORWARD -m bpf --bytecode "5,48 0 0 0,2 0 0 3,96 0 0 3,4 0 0 1,22 0 0 0"
+-A FORWARD -m cluster --cluster-total-nodes 4 --cluster-local-node 1 --cluster-hash-seed 1
+-A FORWARD -m srh --srh-tag 1 -6
+-A FORWARD -m rt --rt-type 0 --rt-0-addrs ::1 -6
+-A FORWARD -m eui64 -6
 COMMIT
 `
 	f, err := Parse("x", []byte(text), Both)
