@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,6 +14,7 @@ type CTTarget struct {
 	Zone    uint16 // zone of the packet's connection, in both directions; valid with HasZone
 	HasZone bool
 	Helper  string // helper of a connection that the packet begins; "" for none
+	lacking string // one of otherHelpers, which is printed back and not given
 	Timeout string // name of its timeout policy; "" for none
 
 	target       string // CT or NOTRACK
@@ -33,7 +36,8 @@ var ctHelpers = []struct {
 	{"sip", []uint8{protoTCP, protoUDP}, Both}, {"pptp", []uint8{protoTCP}, IPv4},
 }
 
-// otherHelpers are Linux' helpers that there are none of here.
+// otherHelpers are Linux' helpers that there are none of here. Rule files that firewall tools write name all that there are: they
+// are taken with a warning, for without a helper a connection expects none and what comes after is NEW, which only lets less pass.
 var otherHelpers = []string{"RAS", "Q.931", "H.245", "h323", "amanda", "netbios-ns", "snmp", "sane"}
 
 // Name returns "CT" or "NOTRACK".
@@ -47,8 +51,8 @@ func (t *CTTarget) AppendSave(b []byte) []byte {
 	if t.NoTrack {
 		b = append(b, " --notrack"...)
 	}
-	if t.Helper != "" {
-		b = appendQuotedName(append(b, " --helper "...), t.Helper)
+	if name := cmp.Or(t.Helper, t.lacking); name != "" {
+		b = appendQuotedName(append(b, " --helper "...), name)
 	}
 	if t.Timeout != "" {
 		b = appendQuotedName(append(b, " --timeout "...), t.Timeout)
@@ -144,6 +148,11 @@ func (rp *ruleParser) needsProtocol(col int, what string) {
 // ctHelper reads a helper's name.
 func (rp *ruleParser) ctHelper(t *CTTarget, a token) {
 	rp.needsProtocol(a.col, "--helper "+a.text)
+	if slices.Contains(otherHelpers, a.text) {
+		t.lacking = a.text
+		rp.p.warn(rp.p.pos(a.col), "--helper "+a.text+" ignored: there is no such helper here, so that what its connections announce is NEW, not RELATED")
+		return
+	}
 	t.Helper = a.text
 	var names []string
 	for _, h := range ctHelpers {
@@ -152,13 +161,7 @@ func (rp *ruleParser) ctHelper(t *CTTarget, a token) {
 		}
 		names = append(names, h.name)
 	}
-	hint := rp.didYouMean(a.text, names)
-	for _, n := range otherHelpers {
-		if n == a.text {
-			hint = "there is no helper for " + n + " here"
-		}
-	}
-	rp.fail(a.col, a.text, "a helper: "+strings.Join(names, ", "), hint)
+	rp.fail(a.col, a.text, "a helper: "+strings.Join(names, ", "), rp.didYouMean(a.text, names))
 }
 
 // finishHook checks what a rule's parts must not be in its table or base chain, as iptables does (generic_opt_check) and

@@ -16,7 +16,7 @@
 //	table filter, INPUT and OUTPUT, and chains only they use   ignored with a warning: no packet is for the wire itself
 //	table nat                                                 ignored with a warning: nothing is translated
 //	table raw, chain PREROUTING and user chains it leads to   judged before tracking, see Matcher.Raw; OUTPUT is ignored
-//	  -j CT --notrack, --zone, --helper, --timeout, NOTRACK   carried out; --ctevents and --expevents ignored with a warning
+//	  -j CT --notrack, --zone, --helper, --timeout, NOTRACK   carried out; --ctevents, --expevents and helpers that there are none of ignored with a warning
 //	  -j CT --zone-orig, --zone-reply, --zone mark            refused: a connection is in one zone, and has no mark yet
 //	  -o, -m state, -m conntrack, -m connmark, REJECT         refused: nothing of these is known before tracking
 //	table mangle, PREROUTING, FORWARD, POSTROUTING            judged behind tracking; INPUT and OUTPUT are ignored

@@ -38,11 +38,11 @@ func TestRawTargets(t *testing.T) {
 		{"-j CT --helper ftp", "", "-p without !"},
 		{"! -p udp -j CT --helper ftp", "", "-p without !"},
 		{"-p udp -j CT --helper sip", "=", ""},
-		{"-p tcp -j CT --helper h323", "", "no helper for h323"},
-		{"-p udp -j CT --helper amanda", "", "no helper for amanda"},
-		{"-p udp -j CT --helper netbios-ns", "", "no helper for netbios-ns"},
-		{"-p udp -j CT --helper snmp", "", "no helper for snmp"},
-		{"-p tcp -j CT --helper sane", "", "no helper for sane"},
+		{"-p tcp -j CT --helper h323", "=", ""},
+		{"-p udp -j CT --helper amanda", "=", ""},
+		{"-p udp -j CT --helper netbios-ns", "=", ""},
+		{"-p udp -j CT --helper snmp", "=", ""},
+		{"-p tcp -j CT --helper sane", "=", ""},
 		{"-p tcp -j CT --helper pptpp", "", "did you mean pptp?"},
 		{"-p tcp -j CT --timeout slow", "=", ""},
 		{"-j CT --timeout slow", "", "-p without !"},
@@ -83,7 +83,7 @@ func TestRawTargets(t *testing.T) {
 }
 
 func TestRawWarnings(t *testing.T) {
-	f, err := Parse("x", []byte("*raw\n:OUTPUT DROP [0:0]\n-A OUTPUT -j NOTRACK\n-A PREROUTING -j CT --ctevents new\nCOMMIT\n"), Both)
+	f, err := Parse("x", []byte("*raw\n:OUTPUT DROP [0:0]\n-A OUTPUT -j NOTRACK\n-A PREROUTING -j CT --ctevents new\n-A PREROUTING -p udp -j CT --helper amanda\nCOMMIT\n"), Both)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestRawWarnings(t *testing.T) {
 	for _, w := range f.Warnings {
 		all = append(all, w.String())
 	}
-	if s := strings.Join(all, "\n"); len(all) != 2 || !strings.Contains(s, "x:3") || !strings.Contains(s, "OUTPUT ignored") || !strings.Contains(s, "--ctevents ignored") {
+	if s := strings.Join(all, "\n"); len(all) != 3 || !strings.Contains(s, "x:3") || !strings.Contains(s, "OUTPUT ignored") || !strings.Contains(s, "--ctevents ignored") || !strings.Contains(s, "x:5:37: --helper amanda ignored") {
 		t.Error(s)
 	}
 }
