@@ -303,9 +303,9 @@ func (g Generator) Conditions(version int, early bool) string {
 			return g.rare(version, early)
 		case n < 12:
 			return g.odd(version, early)
-		case n < 13 && !early:
+		case n < 14 && !early:
 			return g.connection(version)
-		case n < 12 && !early && g.Limits:
+		case n < 16 && !early && g.Limits:
 			return g.connections()
 		}
 	}

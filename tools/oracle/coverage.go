@@ -135,7 +135,9 @@ var always = map[string]string{
 	"connlimit --connlimit-above":  limitsNew, "connlimit --connlimit-upto": limitsNew, "connlimit --connlimit-mask": limitsNew,
 	"connlimit --connlimit-saddr": limitsNew, "connlimit --connlimit-daddr": limitsNew,
 	"recent --set":    "it always holds",
-	"recent --remove": fewRules, "tcp --syn": fewRules, "hbh --hbh-len": fewRules, "hbh --hbh-opts": fewRules, "time --datestart": fewRules, "time --kerneltz": fewRules,
+	"recent --remove": fewRules, "tcp --syn": fewRules, "hbh --hbh-len": fewRules, "hbh --hbh-opts": fewRules,
+	"time --datestart": ownTime, "time --datestop": ownTime, "time --timestart": ownTime, "time --timestop": ownTime, "time --kerneltz": ownTime,
+	"time --monthdays": ownTime, "time --weekdays": ownTime,
 	"rt --rt-segsleft": "seldom alone in a rule", "rt --rt-len": "seldom alone in a rule",
 	"frag --fragres": fragSeldom, "frag --fragfirst": fragSeldom, "frag --fragmore": fragSeldom, "frag --fraglast": fragSeldom, "frag --fragid": fragSeldom,
 	"frag --fraglen":   "nobody looks at it",
@@ -144,6 +146,7 @@ var always = map[string]string{
 }
 
 const (
+	ownTime    = "what is asked is made of the time of the run, and with it the chance that all packets are answered alike"
 	fewRules   = "few rules have it, and few packets come there: by chance all are answered alike"
 	limitsNew  = "never alone in a rule: it asks what begins connections"
 	fragSeldom = "fragments that are judged by themselves are few, and not explained"

@@ -197,8 +197,11 @@ func takeable(t *trial, left map[string]int) *rules.File {
 		for _, table := range f.Tables {
 			for _, c := range table.Chains {
 				for _, r := range c.Rules {
-					if hasty(r) {
+					switch {
+					case hasty(r):
 						drop(r.Pos.Line, "a rate whose next token comes within seconds: two clocks decide")
+					case slices.ContainsFunc(r.Matches, sockets):
+						drop(r.Pos.Line, "a match of sockets, which the kernel does not take in FORWARD")
 					}
 				}
 			}
@@ -226,6 +229,12 @@ func kernelLine(t *trial, f *rules.File, number string) int {
 		}
 	}
 	return 0
+}
+
+// sockets says that a match asks for the socket of a packet: INPUT and OUTPUT may, and are FORWARD here
+// (the hooks of net/netfilter/xt_owner.c, xt_socket.c and xt_cgroup.c).
+func sockets(m rules.Match) bool {
+	return m.Name() == "owner" || m.Name() == "socket" || m.Name() == "cgroup"
 }
 
 // hasty says that a rule has a rate of more than one token in ten seconds: what it says then depends on the two sides' clocks.
