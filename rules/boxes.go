@@ -12,7 +12,7 @@ const maxBoxes = 64
 
 // boxes appends the boxes of a rule to dst and completes the rule: the conditions that a box cannot hold are stored
 // with it. A rule that can match nothing has no box.
-func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
+func (c *compiler) boxes(dst []box, cr *deed, r *Rule) []box {
 	g := c.cur
 	list := c.conditions(r)
 	if g.v6 && r.Proto.Num != 0 {
@@ -100,7 +100,9 @@ func (c *compiler) boxes(dst []box, cr *rule, r *Rule) []box {
 		rest = append(rest, q)
 	}
 	c.rest = rest
-	cr.pred = uint32(len(g.preds))
+	if cr.flags&early != 0 || len(rest) > 0 {
+		cr.pred = uint32(len(g.preds))
+	}
 	if cr.flags&early != 0 {
 		cr.all = uint8(len(list))
 		for _, q := range list {
@@ -189,12 +191,12 @@ func intersect(a, b []PortRange) (out []PortRange) {
 // appendEntry writes the entry of a box.
 func (g *program) appendEntry(x *box) {
 	rule := x.rule
-	if r := &g.rules[rule]; r.rest > 0 {
+	if g.deed(rule).rest > 0 {
 		rule |= more
 	}
 	w := x.wide()
 	w.rule = rule
-	w.allow |= uint16(g.rules[x.rule].verb) << verbShift
+	w.allow |= uint16(g.deed(x.rule).verb) << verbShift
 	if g.v6 {
 		g.wide = append(g.wide, w)
 		return

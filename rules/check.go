@@ -131,7 +131,10 @@ func (rs *Ruleset) unguarded() (out []Finding) {
 		for k := range baseTable {
 			g := &rs.prog[2*k+v]
 			drops = drops || g.policy == Drop && (k == baseFilter || rs.has[2*k+v]) ||
-				slices.ContainsFunc(g.rules, func(r rule) bool { return r.verb == VerbDrop || r.verb == VerbReject })
+				slices.ContainsFunc(g.rules, func(r rule) bool {
+					v := g.does(r).verb
+					return v == VerbDrop || v == VerbReject
+				})
 		}
 		if !drops {
 			out = append(out, Finding{Pos{}, FindingOpen, NoRule, fmt.Sprintf("every %v packet is accepted: no rule and no policy drops any", f), "is a rule file for it missing?"})
@@ -205,7 +208,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 				s.warned = true
 			}
 			var by []RuleID
-			for _, b := range c.boxes(nil, &rule{}, r) {
+			for _, b := range c.boxes(nil, &deed{}, r) {
 				x := b.wide()
 				if x.allow &= stateMask; x.allow == 0 {
 					continue

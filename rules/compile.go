@@ -340,7 +340,7 @@ func (c *compiler) program(f int) {
 	if fc.list[0].policy == PolicyDrop {
 		g.policy = Drop
 	}
-	g.names, g.interned = make(map[string]uint32), make(map[shape]uint32)
+	g.names, g.interned, g.done = make(map[string]uint32), make(map[shape]uint32), make(map[deed]uint32)
 	b := newBuilder(g)
 	used := make([]bool, len(fc.list))
 	used[0] = true
@@ -351,7 +351,7 @@ func (c *compiler) program(f int) {
 		b.boxes = b.boxes[:0]
 		begin := uint32(len(g.rules))
 		for _, r := range m.rules {
-			cr := rule{id: r.id, verb: r.r.Target.Verb}
+			cr := deed{verb: r.r.Target.Verb}
 			if cr.verb == VerbJump || cr.verb == VerbGoto {
 				next := fc.byName[r.r.Target.Chain]
 				cr.arg = next.index
@@ -366,7 +366,7 @@ func (c *compiler) program(f int) {
 			}
 			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
-			g.rules = append(g.rules, cr)
+			g.rules = append(g.rules, rule{r.id, g.indexOf(cr)})
 			g.ruled(r.id)
 		}
 		first, n := b.trees()
@@ -382,6 +382,7 @@ func (c *compiler) program(f int) {
 	g.rules, g.slots, g.trees, g.places = trim(g.rules), trim(g.slots), trim(g.trees), trim(g.places)
 	g.narrow, g.wide = trim(g.narrow), trim(g.wide)
 	g.shapes, g.interned = trim(g.shapes), nil
+	g.deeds, g.done = trim(g.deeds), nil
 }
 
 // trim copies a list to where it has little room behind it: what changes of one rule append.

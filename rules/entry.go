@@ -298,7 +298,7 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 			continue
 		}
 		rank := x.rule &^ more
-		lost := h.lost && g.rules[rank].flags&asksProto != 0
+		lost := h.lost && g.deed(rank).flags&asksProto != 0
 		if rank < from || rank >= k.rank || (h.proto()^x.proto)&x.protoMask != 0 && !lost {
 			continue
 		}
@@ -309,7 +309,7 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 			}
 		}
 		bit := h.allow
-		if g.rules[rank].flags&needsHeader != 0 {
+		if g.deed(rank).flags&needsHeader != 0 {
 			bit = allowShort(packet.Port(h.allow & 1))
 		}
 		if x.allow>>bit&1 != 0 || lost {

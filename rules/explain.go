@@ -113,11 +113,11 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		r := &g.rules[at.rank]
+		id, r := g.rules[at.rank].id, g.deed(at.rank)
 		at.rank++
-		cc.liveRule, cc.liveConns, cc.liveMatches = r.id, 0, rs.info(r.id).Rule.Matches
-		why, o := cc.try(rs.info(r.id).Rule, p, c)
-		*steps = append(*steps, Step{Rule: r.id, Matched: o == yes || o == doomed, Why: why, Asked: cc.asked})
+		cc.liveRule, cc.liveConns, cc.liveMatches = id, 0, rs.info(id).Rule.Matches
+		why, o := cc.try(rs.info(id).Rule, p, c)
+		*steps = append(*steps, Step{Rule: id, Matched: o == yes || o == doomed, Why: why, Asked: cc.asked})
 		switch {
 		case o == short:
 			return Drop, rs.extra(idShort)
@@ -129,10 +129,10 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 		switch r.verb {
 		case VerbAccept:
 			if o != doomed {
-				return Accept, r.id
+				return Accept, id
 			}
 		case VerbDrop, VerbReject:
-			return Drop, r.id
+			return Drop, id
 		case VerbLog:
 			if rs.opt.Logs {
 				s := &(*steps)[len(*steps)-1]
@@ -155,7 +155,7 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 				s.Asked = append(s.Asked, why)
 			}
 			if !kept {
-				return Drop, r.id
+				return Drop, id
 			}
 		case VerbReturn:
 			at.rank = at.end

@@ -110,7 +110,7 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 			sp--
 			continue
 		}
-		r, verb := &g.rules[k.rank], k.verb
+		r, verb := g.deed(k.rank), k.verb
 		known := true
 		if k.more {
 			o := no
@@ -155,7 +155,7 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 }
 
 // follow goes where a rule leads, and returns the new top of the stack.
-func (j *Judge) follow(w *walk, stack []frame, sp int, verb Verb, r *rule) int {
+func (j *Judge) follow(w *walk, stack []frame, sp int, verb Verb, r *deed) int {
 	switch verb {
 	case VerbReturn:
 		stack[sp].n = 0
@@ -168,7 +168,7 @@ func (j *Judge) follow(w *walk, stack []frame, sp int, verb Verb, r *rule) int {
 }
 
 // matches tests the conditions of a rule that its entry does not hold; false when the answer depends on an unknown one.
-func (j *Judge) matches(w *walk, r *rule, p *packet.Packet, c *Context) (outcome, bool) {
+func (j *Judge) matches(w *walk, r *deed, p *packet.Packet, c *Context) (outcome, bool) {
 	first := r.pred + uint32(r.all)
 	known := true
 	list := w.g.preds[first : first+uint32(r.rest)]

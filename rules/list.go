@@ -635,7 +635,7 @@ func (rs *Ruleset) Volatile(id RuleID) (why []string) {
 		if !ok {
 			continue
 		}
-		r := &g.rules[rank]
+		r := g.deed(rank)
 		first := r.pred
 		if r.flags&early != 0 {
 			first += uint32(r.all)

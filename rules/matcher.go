@@ -274,7 +274,7 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			f = &stack[sp]
 			continue
 		}
-		r := &g.rules[k.rank]
+		id, r := g.rules[k.rank].id, g.deed(k.rank)
 		if k.more {
 			switch w.matches(r, p, c) {
 			case no:
@@ -288,23 +288,23 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 				w.note(id)
 				return Drop, id
 			case doomed:
-				return w.doom(r, k.verb, p, c)
+				return w.doom(r, id, k.verb, p, c)
 			}
 		}
-		w.note(r.id)
+		w.note(id)
 		switch k.verb {
 		case VerbAccept:
-			return Accept, r.id
+			return Accept, id
 		case VerbDrop, VerbReject:
-			return Drop, r.id
+			return Drop, id
 		case VerbLog:
 			if w.m.rs.opt.Logs {
 				w.cacheable = false
-				w.m.log(r.id, c.Mark)
+				w.m.log(id, c.Mark)
 			}
 		case VerbEffect:
 			if !w.apply(&g.effects[r.arg], p, c) {
-				return Drop, r.id
+				return Drop, id
 			}
 		case VerbReturn:
 			f.n = 0
@@ -319,21 +319,21 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 }
 
 // doom carries out a rule that holds, of a packet that is dropped behind it.
-func (w *walk) doom(r *rule, verb Verb, p *packet.Packet, c *Context) (Verdict, RuleID) {
-	w.note(r.id)
+func (w *walk) doom(r *deed, id RuleID, verb Verb, p *packet.Packet, c *Context) (Verdict, RuleID) {
+	w.note(id)
 	switch verb {
 	case VerbDrop, VerbReject:
-		return Drop, r.id
+		return Drop, id
 	case VerbLog:
 		if w.m.rs.opt.Logs {
-			w.m.log(r.id, c.Mark)
+			w.m.log(id, c.Mark)
 		}
 	case VerbEffect:
 		if !w.apply(&w.g.effects[r.arg], p, c) {
-			return Drop, r.id
+			return Drop, id
 		}
 	}
-	id := w.m.rs.extra(idShort)
+	id = w.m.rs.extra(idShort)
 	w.note(id)
 	return Drop, id
 }
@@ -460,7 +460,7 @@ func (w *walk) note(id RuleID) {
 }
 
 // matches tests the conditions of a rule that its entry does not hold.
-func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
+func (w *walk) matches(r *deed, p *packet.Packet, c *Context) outcome {
 	first, n := r.pred+uint32(r.all), r.rest
 	if w.h.lost && r.flags&asksProto != 0 {
 		return w.addressed(r, p, c)
@@ -504,7 +504,7 @@ func (w *walk) matches(r *rule, p *packet.Packet, c *Context) outcome {
 
 // addressed says whether a rule that asks for a protocol, and whose entry agrees, drops a packet that has none that can be
 // found: it does once the addresses agree (ip6_packet_match, net/ipv6/netfilter/ip6_tables.c).
-func (w *walk) addressed(r *rule, p *packet.Packet, c *Context) outcome {
+func (w *walk) addressed(r *deed, p *packet.Packet, c *Context) outcome {
 	first := r.pred
 	if r.flags&early != 0 {
 		first += uint32(r.all)

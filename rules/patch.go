@@ -200,7 +200,7 @@ func (g *program) clip() {
 	g.chunks, g.quotas, g.quotaRules = slices.Clip(g.chunks), slices.Clip(g.quotas), slices.Clip(g.quotaRules)
 	g.bucketRules, g.counterRules = slices.Clip(g.bucketRules), slices.Clip(g.counterRules)
 	g.routes, g.segments, g.bpfs, g.hashMarks = slices.Clip(g.routes), slices.Clip(g.segments), slices.Clip(g.bpfs), slices.Clip(g.hashMarks)
-	g.effects, g.strips, g.shapes = slices.Clip(g.effects), slices.Clip(g.strips), slices.Clip(g.shapes)
+	g.effects, g.strips, g.shapes, g.deeds = slices.Clip(g.effects), slices.Clip(g.strips), slices.Clip(g.shapes), slices.Clip(g.deeds)
 }
 
 // patch changes one program, a copy of which shares everything with the old one; false when it cannot be done.
@@ -227,12 +227,14 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	ch := g.chains[index]
 	var rank uint32
 	var was rule
+	led := false // by was
 	if removed > 0 {
 		var ok bool
 		if rank, ok = old.rank(g, ch, gone); !ok {
 			return false
 		}
 		was = g.rules[rank]
+		led = g.deed(rank).leads()
 	} else {
 		rank = old.rankAt(g, ch, s, versions)
 	}
@@ -246,7 +248,7 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	var boxes []box
 	if added > 0 {
 		r := s.rule
-		cr := rule{id: came, verb: r.Target.Verb}
+		cr := deed{verb: r.Target.Verb}
 		c.cur, c.place = g, f
 		c.able(r)
 		switch cr.verb {
@@ -261,7 +263,7 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 			g.effects = append(g.effects, r.Target.Effect.compile(c))
 		}
 		boxes = c.boxes(nil, &cr, r)
-		g.rules[rank] = cr
+		g.rules[rank] = rule{came, g.indexOf(cr)}
 		g.ruled(came)
 	}
 
@@ -275,13 +277,13 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	}
 	me := &g.chains[index]
 	me.rank += added - removed
-	if added > 0 && g.rules[rank].leads() {
+	if added > 0 && g.deed(rank).leads() {
 		var ok bool
 		if g.depth, ok = g.nesting(0, make([]int, len(g.chains))); !ok || g.depth > min(maxDepth, old.line.depth) {
 			return false // compiling anew says what is wrong, or makes room
 		}
 	}
-	if removed > 0 && was.leads() {
+	if removed > 0 && led {
 		g.forsake()
 	}
 	var over []uint32
@@ -291,7 +293,7 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 		over = slices.Clone(g.overlays[at].entries)
 	}
 	x := shift{rank, added, removed, ch.rank}
-	switch hid := removed > 0 && was.flags&hides != 0; {
+	switch hid := removed > 0 && was.does&hides != 0; {
 	case hid && g.v6:
 		over = append(over, uncovered(g.wide, nil, &x)...)
 	case hid:
@@ -343,7 +345,7 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 }
 
 // leads says that a rule leads to another chain.
-func (r *rule) leads() bool { return r.verb == VerbJump || r.verb == VerbGoto }
+func (r *deed) leads() bool { return r.verb == VerbJump || r.verb == VerbGoto }
 
 // forsake takes out of names the chains that nothing leads to any more. What is compiled of them stays, and is looked at by
 // nobody; a jump there compiles them anew.
@@ -354,7 +356,7 @@ func (g *program) forsake() {
 		ch := g.chains[todo[0]]
 		todo = todo[1:]
 		for i := ch.firstRank; i < ch.rank; i++ {
-			if r := &g.rules[i]; r.leads() && !reached[r.arg] {
+			if r := g.deed(i); r.leads() && !reached[r.arg] {
 				reached[r.arg] = true
 				todo = append(todo, r.arg)
 			}
@@ -379,7 +381,7 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 	depth := 0
 	x := g.chains[chain]
 	for i := x.firstRank; i < x.rank; i++ {
-		if r := &g.rules[i]; r.leads() {
+		if r := g.deed(i); r.leads() {
 			d, ok := g.nesting(r.arg, known)
 			if !ok {
 				return 0, false
@@ -531,7 +533,7 @@ func (g *program) boxOf(n uint32) box {
 	for k, a := range [...]uint64{w.srcMask.Hi, w.srcMask.Lo, w.dstMask.Hi, w.dstMask.Lo} {
 		x.mask[2*k], x.mask[2*k+1] = uint32(a>>32), uint32(a)
 	}
-	x.final = w.rule&more == 0 && g.rules[x.rule].verb.final()
+	x.final = w.rule&more == 0 && g.deed(x.rule).verb.final()
 	return x
 }
 

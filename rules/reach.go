@@ -63,14 +63,17 @@ func newReach(g *program, total *int, rng *rand.Rand) *reach {
 	r := &reach{g: g, callers: make([][]call, len(g.chains)), stops: make([]bool, len(g.chains)), total: total, rng: rng}
 	for c, ch := range g.chains {
 		for rank := ch.firstRank; rank < ch.rank; rank++ {
-			if x := &g.rules[rank]; x.verb == VerbJump || x.verb == VerbGoto {
+			if x := g.deed(rank); x.verb == VerbJump || x.verb == VerbGoto {
 				r.callers[x.arg] = append(r.callers[x.arg], call{uint32(c), rank})
 			}
 		}
 	}
 	var todo []uint32
 	for c, ch := range g.chains {
-		if slices.ContainsFunc(g.rules[ch.firstRank:ch.rank], func(x rule) bool { return x.verb == VerbGoto || x.verb.final() && x.verb != VerbReturn }) {
+		if slices.ContainsFunc(g.rules[ch.firstRank:ch.rank], func(x rule) bool {
+			v := g.does(x).verb
+			return v == VerbGoto || v.final() && v != VerbReturn
+		}) {
 			r.stops[c] = true
 			todo = append(todo, uint32(c))
 		}
@@ -179,7 +182,7 @@ func (r *reach) gather(s slot, x *wide, chain uint32) bool {
 		if y.isDead() || chain == r.chain && rank >= r.rank || !x.shares(&y) {
 			continue
 		}
-		switch to := &r.g.rules[rank]; to.verb {
+		switch to := r.g.deed(rank); to.verb {
 		case VerbAccept, VerbDrop, VerbReject:
 			if !r.takes(&y) {
 				continue
@@ -212,12 +215,12 @@ func (r *reach) leads(chain uint32) bool { return chain == r.chain || r.toward[c
 // exact says that a box's rule holds for all packets whose headers agree with it. A rule that needs the transport header
 // drops packets without; that is no matter unless the rule that is looked at matches such.
 func (r *reach) exact(y *wide) bool {
-	return y.rule&more == 0 && (r.g.rules[y.rule].flags&needsHeader == 0 || r.g.rules[r.rank].flags&needsHeader != 0)
+	return y.rule&more == 0 && (r.g.deed(y.rule).flags&needsHeader == 0 || r.g.deed(r.rank).flags&needsHeader != 0)
 }
 
 // takes says that the packets of a box get a verdict.
 func (r *reach) takes(y *wide) bool {
-	switch r.g.rules[y.rule&^more].verb {
+	switch r.g.deed(y.rule &^ more).verb {
 	case VerbAccept, VerbDrop, VerbReject:
 		return r.exact(y)
 	}
@@ -262,7 +265,7 @@ func (r *reach) walk(x wide, list []wide, chain uint32, up *place) coverage {
 			return answer // nothing leads to the rule any more
 		}
 		rest := list[i+1:]
-		to := &r.g.rules[rank]
+		to := r.g.deed(rank)
 		goes := func(in wide) coverage {
 			switch to.verb {
 			case VerbReturn:
@@ -329,6 +332,6 @@ func (r *reach) holder(x *wide, rank uint32) uint32 {
 
 // ends says that packets of a box do not go on in its chain.
 func (r *reach) ends(y *wide) bool {
-	v := r.g.rules[y.rule&^more].verb
+	v := r.g.deed(y.rule &^ more).verb
 	return v.final() && r.exact(y)
 }

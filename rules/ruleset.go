@@ -321,7 +321,9 @@ type program struct {
 	names      map[string]uint32 // of the chains that packets come to
 	overlays   []overlay         // of changes since the chains were compiled
 	rules      []rule
-	trees      []slot // the roots
+	deeds      []deed          // of these
+	done       map[deed]uint32 // numbers of deeds, while compiling
+	trees      []slot          // the roots
 	slots      []slot
 	places     []uint32         // runs of entry numbers: the leaves
 	narrow     []narrow         // entries of IPv4
@@ -370,10 +372,18 @@ type chain struct {
 	firstRank, rank uint32 // rank is one past the last
 }
 
-// rule is one compiled rule.
+// rule is one compiled rule: 8 bytes, and a deed that it shares with other rules.
 type rule struct {
+	id   RuleID
+	does uint32 // hides:1 | index in deeds:31
+}
+
+// hides is set in rule.does when building left out rules behind it where it takes all packets.
+const hides = 1 << 31
+
+// deed is what a rule does, and asks beside what its entries hold. Rules that ask no more are of few kinds.
+type deed struct {
 	pred  uint32 // its conditions in preds: first all of them when early is set, then those that its entries do not hold
-	id    RuleID
 	arg   uint32 // VerbJump, VerbGoto: index of the chain; VerbEffect: index in effects
 	all   uint8  // how many conditions there are, stored only when early is set
 	rest  uint8  // how many conditions its entries do not hold
@@ -381,12 +391,29 @@ type rule struct {
 	flags ruleFlags
 }
 
+// deed returns what the rule of a rank does.
+func (g *program) deed(rank uint32) *deed { return g.does(g.rules[rank]) }
+
+func (g *program) does(r rule) *deed { return &g.deeds[r.does&^hides] }
+
+// indexOf returns the index of a deed. While compiling the same ones are one; a change of one rule appends its own.
+func (g *program) indexOf(d deed) uint32 {
+	n, ok := g.done[d]
+	if ok {
+		return n
+	}
+	n = keep(&g.deeds, d)
+	if g.done != nil {
+		g.done[d] = n
+	}
+	return n
+}
+
 type ruleFlags uint8
 
 const (
 	needsHeader ruleFlags = 1 << iota // a match drops packets whose transport header is short
 	early                             // something is asked before that match beside addresses, protocol and interfaces
-	hides                             // building left out rules behind it where it takes all packets
 	asksProto                         // it has -p, and is for IPv6: it drops packets whose extension headers cannot be followed
 )
 
@@ -411,7 +438,7 @@ func (rs *Ruleset) Size() int {
 	n := 0
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		n += len(g.chains)*16 + len(g.rules)*16 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*16 + len(g.shapes)*32 + len(g.wide)*80 +
+		n += len(g.chains)*16 + len(g.rules)*8 + len(g.deeds)*12 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*16 + len(g.shapes)*32 + len(g.wide)*80 +
 			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
 	}
 	return n

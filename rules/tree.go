@@ -327,7 +327,7 @@ func (b *builder) prune(list []uint32, at *known) []uint32 {
 		}
 		if open == 0 {
 			if n+1 < len(list) && !b.patch {
-				b.g.rules[x.rule].flags |= hides
+				b.g.rules[x.rule].does |= hides
 			}
 			return list[:n+1]
 		}

@@ -82,7 +82,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 		}
 	}
 	if best != none {
-		read(inRules, uint64(best), 16)
+		read(inRules, uint64(best), 8)
 	}
 	w.Lines = len(lines)
 	return w
