@@ -390,7 +390,8 @@ func (w *walk) enterShort(f *frame, ch chain) {
 	}
 }
 
-// span widens first and end to the run of all entries below a slot: the leaves' runs are in the order of a walk.
+// span widens first and end to a run with all entries below a slot: the leaves' runs are in the order of a walk, but for shared
+// ones. Others of the tree may be in it as well. Of those no header agrees with one that comes to the slot, or a final one hides it.
 func (g *program) span(s slot, first, end uint32) (uint32, uint32) {
 	if s.leaf() {
 		if a, b := s.run(); a < b {

@@ -90,6 +90,7 @@ const (
 	priceCopies = 0.8  // bits of selection that doubling the places must bring
 	priceSlots  = 0.6  // bits of selection that a slot for each box must bring
 	entryCost   = 2.0  // nanoseconds for a place of a run, half of which is walked: comparing takes some 40 instructions
+	nearRuns    = 1024 // places that are searched for a run before it is written again: as many more may a short packet have to look at
 	nodeCost    = 4.0  // nanoseconds for a step down: some 20 instructions, a cache miss that a burst's other packets overlap, and slots that take memory
 )
 
@@ -109,13 +110,15 @@ type builder struct {
 	hash   [256]uint8
 	turn   uint64                  // of judge
 	count  [1 << maxCutBits]uint64 // by child: the turn, and below 32 bits how many boxes
+	begin  int                     // of the tree's places
+	runs   [nearRuns]uint32        // by hash: where a run was written
 	kids   []uint32                // arena of build
 	starts []int32                 // likewise
 	seen   []uint64                // likewise
 }
 
 func newBuilder(g *program) *builder {
-	b := &builder{g: g, vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
+	b := &builder{g: g, begin: len(g.places), vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
 	if g.v6 {
 		b.vary = []uint8{0, 1, 2, 3, 4, 5, 6, 7, wordSport, wordDport, wordProto}
 	}
@@ -137,6 +140,7 @@ func (b *builder) trees() (first, n int) {
 		for _, i := range list {
 			b.boxes[i].copies = 0
 		}
+		b.begin = len(b.g.places)
 		root := b.build(list, known{}, 0)
 		b.g.trees = append(b.g.trees, root)
 		if len(b.out) > 0 {
@@ -219,7 +223,7 @@ func (b *builder) narrowAddr(m []uint32) bool {
 }
 
 // build makes the subtree for the boxes of list, which are in order of rank. It writes places in the order of a walk,
-// so that those of a subtree are one run; entries are numbered as they are met, so that those of a leaf lie together.
+// so that those of a subtree are one run, but for leaves that share one written a little before; entries are numbered as they are met, so that those of a leaf lie together.
 func (b *builder) build(list []uint32, at known, depth int) slot {
 	list = b.prune(list, &at)
 	if len(list) <= leafSize || depth > maxLevels {
@@ -368,7 +372,7 @@ func (b *builder) children(i uint32, k cut, f func(uint32)) int {
 	}
 }
 
-// leaf writes a run of places.
+// leaf writes a run of places, or finds the same one near in the tree.
 func (b *builder) leaf(list []uint32) slot {
 	first := len(b.g.places)
 	for _, i := range list {
@@ -392,6 +396,18 @@ func (b *builder) leaf(list []uint32) slot {
 	if n == 0 {
 		return leafSlot(0, 0)
 	}
+	run := b.g.places[first:]
+	hash := uint64(n)
+	for _, e := range run {
+		hash = (hash ^ uint64(e)) * 0x9e3779b97f4a7c15
+		hash ^= hash >> 29
+	}
+	seen := &b.runs[hash%nearRuns]
+	if at := int(*seen); at >= max(b.begin, first-nearRuns) && at+n <= first && slices.Equal(b.g.places[at:at+n], run) {
+		b.g.places = b.g.places[:first]
+		return leafSlot(at, n)
+	}
+	*seen = uint32(first)
 	return leafSlot(first, n)
 }
 
