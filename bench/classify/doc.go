@@ -24,9 +24,10 @@
 // Ours is what a worker does with a burst of 64 packets that begin connections: Matcher.Prepare for the burst, then
 // Matcher.MatchPrepared for each, on parsed packets. A worker has them; here they are made by copying headers from the trace,
 // which is no part of finding a rule: after each pass the same function copies all headers alone, and what that takes is
-// taken off. Both are printed, ours without and ours with the copies. Without, the memory accesses that bring the trace
-// to the processor are off too, whereas the peer's time has them: it reads headers where they lie, one behind the other, as the
-// processor fetches ahead. The peer classifies --step headers a call.
+// taken off. Both are printed, ours without and ours with the copies. Alone, the copies find the packets in the nearest cache,
+// which a lookup in between takes part of: rather too little is taken off. On the other hand the reading of the trace is off
+// too, whereas the peer's time has it: it reads headers where they lie, one behind the other, as the processor fetches ahead.
+// The peer classifies --step headers a call.
 //
 // Both run on processor 0, in turn, in rounds, by the wall clock; a round builds the peer's structure anew. Only ratios
 // within a round are compared; what is printed is their median with the lowest and the highest, and the ratio of the lowest
