@@ -22,15 +22,17 @@ const stallLimit = time.Second
 type EventKind uint8
 
 const (
-	EventTableFull EventKind = iota // new connections were dropped at the maximum; Count of them since the last event
-	EventStalled                    // a worker has not turned for stallLimit; Count is its worker number
-	EventResumed                    // it turns again; Count is its worker number
+	EventTableFull     EventKind = iota // new connections were dropped at the maximum; Count of them since the last event
+	EventStalled                        // a worker has not turned for stallLimit; Count is its worker number
+	EventResumed                        // it turns again; Count is its worker number
+	EventNotRecompiled                  // the rules in force could not be compiled anew after changes; Err says why
 )
 
 // Event is something that the operator should know. Each kind is reported at most once a second.
 type Event struct {
 	Kind  EventKind
 	Count uint64
+	Err   error
 }
 
 // String is the event as a sentence for a log.
@@ -42,6 +44,8 @@ func (e Event) String() string {
 		return fmt.Sprintf("worker %d stands still; the XDP program's fail mode applies to its queues", e.Count)
 	case EventResumed:
 		return fmt.Sprintf("worker %d turns again", e.Count)
+	case EventNotRecompiled:
+		return fmt.Sprintf("the rules stay as changes have made them, since compiling them anew failed: %v (a later change may take as long as a reload)", e.Err)
 	}
 	return fmt.Sprintf("event %d", e.Kind)
 }
@@ -49,10 +53,19 @@ func (e Event) String() string {
 // ErrStopped is returned by methods that need a worker's answer when the engine stops before it comes.
 var ErrStopped = errors.New("engine stopped")
 
+// controlTicks returns what wakes the control goroutine, every controlPeriod, with the time.
+func controlTicks() (ticks <-chan time.Time, stop func()) {
+	t := time.NewTicker(controlPeriod)
+	return t.C, t.Stop
+}
+
 // control watches the workers until ctx ends or one of them fails. It beats no heartbeat on a worker's behalf.
 func (e *Engine) control(ctx context.Context, failed <-chan error) error {
-	t := time.NewTicker(controlPeriod)
-	defer t.Stop()
+	ticks, stop := e.ticks()
+	defer stop()
+	ctx, cancel := context.WithCancel(ctx) // what is being made ready beside does not come into force any more
+	defer cancel()
+	recompiler := newRecompiler(e)
 	turns := make([]uint64, len(e.workers))
 	since := make([]time.Time, len(e.workers))
 	stalled := make([]bool, len(e.workers))
@@ -67,8 +80,11 @@ func (e *Engine) control(ctx context.Context, failed <-chan error) error {
 				err = errors.New("a worker ended without being asked to")
 			}
 			return err
-		case now := <-t.C:
+		case err := <-recompiler.ended:
+			recompiler.end(err)
+		case now := <-ticks:
 			e.readWall()
+			recompiler.look(ctx, now)
 			if e.sets != nil {
 				e.sets.Maintain(e.Now())
 			}
@@ -80,15 +96,15 @@ func (e *Engine) control(ctx context.Context, failed <-chan error) error {
 					turns[i], since[i] = n, now
 					if stalled[i] {
 						stalled[i] = false
-						e.notify(Event{EventResumed, uint64(i)})
+						e.notify(Event{Kind: EventResumed, Count: uint64(i)})
 					}
 				} else if !stalled[i] && now.Sub(since[i]) > stallLimit {
 					stalled[i] = true
-					e.notify(Event{EventStalled, uint64(i)})
+					e.notify(Event{Kind: EventStalled, Count: uint64(i)})
 				}
 			}
 			if dropped != full && now.Sub(reported) >= time.Second {
-				e.notify(Event{EventTableFull, dropped - full})
+				e.notify(Event{Kind: EventTableFull, Count: dropped - full})
 				full, reported = dropped, now
 			}
 		}

@@ -44,6 +44,10 @@
 // worker runs them between bursts. A new rule set therefore takes effect for a whole burst or not at all, and a
 // dump of the table is answered in slices. Workers write their own heartbeat; nobody beats it for them.
 //
+// Behind changes of one rule it has the rules compiled anew, in a goroutine beside it: when no change has come for a second and a
+// quarter of the room for changes is taken, or half of it at any time. Rules that a change has overtaken meanwhile are
+// discarded. See recompile.go.
+//
 // # Failure
 //
 // A panic in a worker stops the whole engine: Run returns a *PanicError with the stack. The caller leaves the XDP

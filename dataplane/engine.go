@@ -125,11 +125,16 @@ type Engine struct {
 	logged     []Logged // room for log
 	stop       atomic.Bool
 
-	beside    sync.WaitGroup // goroutines beside the workers: memory being made ready, the log
+	beside    sync.WaitGroup // goroutines beside the workers: memory being made ready, rules compiled anew, the log
 	listeners listeners[conntrack.Event]
 
 	expectListeners        listeners[conntrack.ExpectEvent]
 	expectTold, expectLost atomic.Uint64 // events of expectations given to listeners, and lost to them
+
+	ticks      func() (<-chan time.Time, func())                           // controlTicks, or a test's
+	recompile  func(*rules.Ruleset) (*rules.Ruleset, rules.Mapping, error) // (*rules.Ruleset).Recompile, or a test's
+	recompiled atomic.Int64
+	keep       sync.Mutex // held by whoever makes a rule set of the one in force, see KeepRuleset; taken before reload
 
 	reload  sync.Mutex      // one change of the rule set at a time; guards counted
 	counted []rules.Counter // what the rules in force have counted and no worker's matcher has: nil, or by RuleID
@@ -203,6 +208,9 @@ func New(c Config) (*Engine, error) {
 		done:     make(chan struct{}),
 		ruleset:  c.Ruleset,
 		epochs:   firstEpochs(),
+
+		ticks:     controlTicks,
+		recompile: (*rules.Ruleset).Recompile,
 	}
 	most, err := c.Settings.Get("nf_conntrack_expect_max")
 	if err == nil {

@@ -151,6 +151,50 @@ func TestSiblings(t *testing.T) {
 	}
 }
 
+// TestFilled: what is said to be taken grows with each change, and the first change that compiles everything anew comes when
+// all is. Compiled anew, nothing is taken.
+func TestFilled(t *testing.T) {
+	at := Place{"filter", "FORWARD", Both, 1}
+	for name, tc := range map[string]struct {
+		deletes bool // every other change takes away what the one before brought
+		most    int  // changes
+	}{"overlay": {false, maxOverlay}, "number": {true, maxPatches}} {
+		first := mustCompile(t, "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j ACCEPT\nCOMMIT\n")
+		rs, steps := first, 0
+		for {
+			before := rs.Filled()
+			var next *Ruleset
+			var err error
+			if tc.deletes && steps%2 == 1 {
+				next, _, err = rs.Delete(at)
+			} else {
+				var list []*Rule
+				if _, list, err = ParseRule("t", "filter", Both, fmt.Sprintf("-A FORWARD -s 10.0.0.0/8 -p tcp -m tcp --dport %d -j DROP", 1+steps)); err == nil {
+					next, _, err = rs.Insert(at, list[0])
+				}
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !next.Follows(rs) {
+				if before != 100 || next.Filled() != 0 {
+					t.Errorf("%s: compiled anew with %d %% taken, and then there are %d", name, before, next.Filled())
+				}
+				break
+			}
+			rs = next
+			steps++
+			if want := 100 * steps / tc.most; rs.Filled() != want {
+				t.Fatalf("%s: after %d changes %d %% are taken, want %d", name, steps, rs.Filled(), want)
+			}
+		}
+		again, _, err := rs.Recompile()
+		if err != nil || again.Filled() != 0 || again.Len() != rs.Len() {
+			t.Errorf("%s: compiled anew, %d %% are taken, by %d rules of %d, %v", name, again.Filled(), again.Len(), rs.Len(), err)
+		}
+	}
+}
+
 // TestJumpGone: a chain that no rule leads to any more is one that packets do not come to, as if it had been compiled so; a
 // jump that comes back leads there, with the rules that it has by then.
 func TestJumpGone(t *testing.T) {

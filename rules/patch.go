@@ -68,8 +68,21 @@ type overlay struct {
 // after compiling, within a few comparisons; memory of rules that went is kept until Recompile.
 func (rs *Ruleset) Patches() int { return rs.patches }
 
+// Filled returns how much is taken, in percent, of what changes of one rule may take before everything is compiled anew: of
+// their number, or of an overlay, whichever is fuller.
+func (rs *Ruleset) Filled() int {
+	filled := 100 * rs.patches / maxPatches
+	for f := range rs.prog {
+		for _, o := range rs.prog[f].overlays {
+			filled = max(filled, 100*len(o.entries)/maxOverlay)
+		}
+	}
+	return filled
+}
+
 // Recompile compiles the same rules anew, with what they remember, and says which RuleIDs they have now. It takes as long as
-// Compile, and is for a quiet time after many changes, before Insert, Delete or Replace do it by themselves.
+// Compile, and is for a quiet time after many changes (Filled), before Insert, Delete or Replace do it by themselves. The rule set may be in use meanwhile, and
+// others be made of it.
 func (rs *Ruleset) Recompile() (*Ruleset, Mapping, error) { return rs.compileAnew(nil, rs.opt) }
 
 // patch carries a change out without compiling anew, or returns nil where that cannot be done.

@@ -46,15 +46,16 @@ type Error struct {
 
 // Status says what runs.
 type Status struct {
-	Version string  `json:"version"`
-	PID     int     `json:"pid"`
-	Uptime  float64 `json:"uptime_seconds"`
-	Wire    Wire    `json:"wire"`
-	Rules   int     `json:"rules"`   // number of rules in force
-	Changes int     `json:"changes"` // changes of single rules that are in no file
-	Reloads int     `json:"reloads"` // rule sets put in force since start, the first not counted
-	Config  string  `json:"config"`  // configuration file, "" for none
-	Workers int     `json:"workers"`
+	Version    string  `json:"version"`
+	PID        int     `json:"pid"`
+	Uptime     float64 `json:"uptime_seconds"`
+	Wire       Wire    `json:"wire"`
+	Rules      int     `json:"rules"`      // number of rules in force
+	Changes    int     `json:"changes"`    // changes of single rules that are in no file
+	Reloads    int     `json:"reloads"`    // rule sets put in force since start, the first not counted
+	Recompiled int     `json:"recompiled"` // times that the rules in force were compiled anew in the background, after changes of single rules
+	Config     string  `json:"config"`     // configuration file, "" for none
+	Workers    int     `json:"workers"`
 }
 
 // Wire says what the ports really are and what was really got, not what was asked for.

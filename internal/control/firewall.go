@@ -171,7 +171,7 @@ func warnings(rs *rules.Ruleset) []string {
 func (f *Firewall) Status() Status {
 	c := f.Config()
 	s := Status{Version: f.options.Version, PID: os.Getpid(), Uptime: time.Since(f.started).Seconds(), Rules: f.engine.Ruleset().Len(),
-		Reloads: int(f.reloads.Load()), Changes: int(f.edits.Load()), Config: c.Path(), Workers: f.engine.Workers()}
+		Reloads: int(f.reloads.Load()), Changes: int(f.edits.Load()), Recompiled: f.engine.Recompiled(), Config: c.Path(), Workers: f.engine.Workers()}
 	if f.link != nil {
 		s.Wire = newWire(f.link.Report())
 	}

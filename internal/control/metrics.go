@@ -34,7 +34,7 @@ type collector struct {
 	limited                            *prometheus.Desc
 	expected, mostExpected, expect     *prometheus.Desc
 	events, expectEvents, listeners    *prometheus.Desc
-	regrouped                          *prometheus.Desc
+	regrouped, recompiled              *prometheus.Desc
 	logged                             *prometheus.Desc
 }
 
@@ -82,7 +82,8 @@ func newCollector(f *Firewall) *collector {
 		expectEvents: d("expect_events_total", "Events of what helpers expect, once for each listener: told to it, or lost because it was too slow.", "outcome"),
 		listeners:    d("event_listeners", "How many listen to events."),
 
-		reloads: d("reloads_total", "Rule sets put in force since start, the first not counted."),
+		reloads:    d("reloads_total", "Rule sets put in force since start, the first not counted."),
+		recompiled: d("recompiled_total", "Times that the rules in force were compiled anew in the background, after changes of single rules."),
 	}
 }
 
@@ -106,6 +107,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	status := c.firewall.Status()
 	gauge(c.info, 1, status.Version, status.Wire.Driver, status.Wire.FailMode)
 	count(c.reloads, uint64(status.Reloads))
+	count(c.recompiled, uint64(status.Recompiled))
 	s, err := c.firewall.Stats(ctx)
 	if err != nil {
 		gauge(c.up, 0)

@@ -160,7 +160,7 @@ func TestMetricsServed(t *testing.T) {
 	w := httptest.NewRecorder()
 	r.firewall.metricsHandler().ServeHTTP(w, httptest.NewRequest("GET", pathMetrics, nil))
 	for _, line := range []string{`corewire_answered_frames_total{worker="1"} 0`, `corewire_events_total{outcome="lost",worker="0"} 0`, `corewire_expect_stat_total{stat="create"} 0`,
-		`corewire_conntrack_stat_total{stat="insert",worker="`, `corewire_rule_packets_total{`, `corewire_event_listeners 0`, `corewire_up 1`} {
+		`corewire_conntrack_stat_total{stat="insert",worker="`, `corewire_rule_packets_total{`, `corewire_event_listeners 0`, `corewire_recompiled_total 0`, `corewire_up 1`} {
 		if !strings.Contains(w.Body.String(), line) {
 			t.Errorf("no %s in\n%s", line, w.Body.String())
 		}

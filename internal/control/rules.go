@@ -52,6 +52,7 @@ func (f *Firewall) ChangeRules(ctx context.Context, c RuleChange) (RuleChanged, 
 	}
 	f.change.Lock()
 	defer f.change.Unlock()
+	defer f.engine.KeepRuleset()()
 	from := f.engine.Ruleset()
 	if c.Op == "zero" {
 		if c.Table == "" {

@@ -120,6 +120,42 @@ COMMIT
 	}
 }
 
+// TestChangesAreCompiled: behind many changes the rules are compiled anew, by themselves and unseen: no change is refused for
+// it, rules and counters stay, and changes go on.
+func TestChangesAreCompiled(t *testing.T) {
+	r := newRig(t, 2, nil)
+	r.send(packet.Inside, dns(1), dns(2))
+	insert := func(n int) {
+		t.Helper()
+		if _, err := r.client.ChangeRules(r.ctx, RuleChange{Op: "insert", Chain: "FORWARD", Number: 1, Rule: strings.Fields(fmt.Sprintf("-s 10.0.0.9 -p udp --dport %d -j DROP", n))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const changes = 200
+	for n := range changes {
+		insert(1000 + n)
+	}
+	for n := 0; r.firewall.engine.Ruleset().Filled() < 30; n++ { // as much as is worth it at a quiet time
+		insert(2000 + n)
+	}
+	before, changed := r.saved(0, rules.WithCounters), r.firewall.Status()
+	if !strings.Contains(before, "[2:") {
+		t.Errorf("nothing is counted\n%s", before)
+	}
+	r.eventually("rules without changes", func() bool { return r.firewall.engine.Ruleset().Filled() == 0 && r.firewall.Status().Recompiled > 0 })
+	if now := r.saved(0, rules.WithCounters); now != before {
+		t.Errorf("compiled anew\n%swere\n%s", now, before)
+	}
+	if s := r.firewall.Status(); s.Changes != changed.Changes || s.Reloads != 0 || s.Rules != changed.Rules {
+		t.Errorf("%+v, before %+v", s, changed)
+	}
+	r.send(packet.Inside, dns(1), dns(2))
+	insert(1)
+	if s := r.saved(0, rules.WithCounters); !strings.Contains(s, "[4:") {
+		t.Errorf("counting does not go on\n%s", s)
+	}
+}
+
 // TestReloadRejudges: connections that the new rules would not let begin are closed when that is asked for, by flag or
 // setting, and only then.
 func TestReloadRejudges(t *testing.T) {
