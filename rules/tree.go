@@ -81,7 +81,7 @@ type box struct {
 
 // Numbers of the builder. They were found by measuring the ClassBench sets: lookup time first, then memory.
 const (
-	leafSize    = 4    // a run this short is not cut further; shorter runs cost more nodes than they save comparisons
+	leafSize    = 2    // a run this short is not cut further; shorter runs cost more nodes than they save comparisons
 	sampleSize  = 100  // boxes that a cut is judged by; more makes building slower and cuts hardly better
 	maxCutBits  = 12   // of one node: 4096 slots are 32 KiB; wider roots push everything else out of the first-level cache
 	maxCopies   = 2000 // copies of one box in one tree before it is put into the next: fewer make the last trees' runs long
@@ -91,7 +91,7 @@ const (
 	priceSlots  = 0.6  // bits of selection that a slot for each box must bring
 	entryCost   = 2.0  // nanoseconds for a place of a run, half of which is walked: comparing takes some 40 instructions
 	nearRuns    = 1024 // places that are searched for a run before it is written again: as many more may a short packet have to look at
-	nodeCost    = 4.0  // nanoseconds for a step down: some 20 instructions, a cache miss that a burst's other packets overlap, and slots that take memory
+	nodeCost    = 1.5  // nanoseconds for a step down: some 20 instructions, and a cache miss that a burst's other packets overlap
 )
 
 // builder makes the trees of one program.
