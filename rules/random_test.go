@@ -137,7 +137,7 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 func TestRandom(t *testing.T) {
 	sets, packets := 250, 60
 	if testing.Short() {
-		sets = 50
+		sets = 100 // fewer ask no list of -m recent
 	}
 	opt := Options{InsideName: "eth0", OutsideName: "eth1", Wall: true, Counts: true, Clock: true}
 	cached := 0
