@@ -257,3 +257,16 @@ func TestEditError(t *testing.T) {
 		}
 	}
 }
+
+// TestChangeUnreached: a rule of a chain that packets do not come to may lead to chains that are there, and not back to itself.
+func TestChangeUnreached(t *testing.T) {
+	rs := mustCompile(t, "*filter\n:FORWARD DROP [0:0]\n:u - [0:0]\n:v - [0:0]\n-A u -j v\n-A v -p tcp -j ACCEPT\nCOMMIT\n")
+	for text, want := range map[string]string{"-A u -j nowhere": "nowhere", "-R u 1 -g nowhere": "nowhere", "-A v -j u": "loop", "-I u 1 -j u": "loop"} {
+		if _, _, err := edit(rs, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if _, _, err := edit(rs, "-A u -p udp -j v"); err != nil {
+		t.Error(err)
+	}
+}

@@ -96,6 +96,9 @@ func (rs *Ruleset) patch(s step) *Ruleset {
 		gone = rs.chains[s.chain].Rules[s.index]
 		changed = append(changed, rs.info(gone).Rule)
 	}
+	if s.rule != nil && (s.rule.Target.Verb == VerbJump || s.rule.Target.Verb == VerbGoto) && !rs.reached(&rs.chains[s.chain]) {
+		return nil // where it leads is looked at by compiling alone: whether that is there, and whether it comes back
+	}
 	for _, x := range changed {
 		if x == nil {
 			continue
@@ -138,6 +141,18 @@ func (rs *Ruleset) patch(s step) *Ruleset {
 	}
 	next.line.newest = next
 	return next
+}
+
+// reached says that packets come to a chain: it is compiled.
+func (rs *Ruleset) reached(c *ChainInfo) bool {
+	for f := range rs.prog {
+		if c.Table == baseTable[f/2].table && c.Family&(1<<(f&1)) != 0 {
+			if _, ok := rs.prog[f].names[c.Name]; ok {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // list writes what listings show, and returns the RuleID of the rule that comes.
