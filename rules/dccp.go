@@ -137,16 +137,5 @@ func dccpOption(p *packet.Packet, kind uint8, not bool) outcome {
 	case len(h) < end:
 		return broken
 	}
-	o := h[first:end]
-	for i := 0; i < len(o); {
-		if o[i] == kind {
-			return answer(!not)
-		}
-		if o[i] < 2 || i == len(o)-1 {
-			i++
-		} else {
-			i += max(1, int(o[i+1]))
-		}
-	}
-	return answer(not)
+	return findOption(h[first:end], kind, not)
 }

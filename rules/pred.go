@@ -386,7 +386,12 @@ func tcpOption(p *packet.Packet, kind uint8, not bool) outcome {
 	if size < 20 || size > len(h) {
 		return short
 	}
-	o := h[20:size]
+	return findOption(h[20:size], kind, not)
+}
+
+// findOption says whether an option is among those of a TCP or DCCP header, whose lengths it follows: kinds 0 and 1 have none
+// (tcp_find_option of net/netfilter/xt_tcpudp.c, dccp_find_option of net/netfilter/xt_dccp.c).
+func findOption(o []byte, kind uint8, not bool) outcome {
 	for i := 0; i < len(o); {
 		if o[i] == kind {
 			return answer(!not)
