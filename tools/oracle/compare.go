@@ -181,7 +181,7 @@ func (c *comparison) frame(number int, s shot) error {
 		return err
 	}
 	if len(k.sights) > 0 {
-		now = c.pace.at(k.sights[0].Jiffies, c.kernel.hertz)
+		now = c.pace.at(k.sights[0].tracked(p.Proto, c.kernel.hertz), c.kernel.hertz)
 	}
 	d, err := c.corewire.send(s.in, s.frame, now)
 	if err != nil {
@@ -318,6 +318,25 @@ func (s *witnessSight) state() (string, conntrack.Dir) {
 	}
 	state := [...]conntrack.State{conntrack.StateEstablished, conntrack.StateRelated, conntrack.StateNew}[s.Info%3]
 	return state.String(), conntrack.Dir(s.Info / 3)
+}
+
+// tracked returns the jiffy at which the tracker looked at the packet. It may be one that ended before the witness saw it,
+// which decides whether a UDP connection becomes a stream, and a UDP connection tells: its first packet set the jiffy of
+// that, two seconds later, and every further one its timeout, which is of whole seconds (nf_conntrack_udp_packet,
+// net/netfilter/nf_conntrack_proto_udp.c). Of other packets it is taken that they met the witness in the same jiffy.
+func (s *witnessSight) tracked(proto uint8, hertz uint32) uint32 {
+	if proto != packet.ProtoUDP || s.Entry == 0 {
+		return s.Jiffies
+	}
+	before := s.Jiffies - (s.Stream - 2*hertz)
+	if s.Status&conntrack.StatusConfirmed != 0 {
+		left := s.Timeout - s.Jiffies
+		before = (left+hertz-1)/hertz*hertz - left
+	}
+	if before > hertz/10 { // neither has it been so long, nor is it seen before it is tracked
+		return s.Jiffies
+	}
+	return s.Jiffies - before
 }
 
 // left returns how long the connection has to live.

@@ -10,8 +10,8 @@ import (
 // pacer is the time of a comparison, which both sides share: the kernel's own, jiffies, and on top of it the seconds by which
 // connections were made older without waiting. For every packet that the witness has seen corewire's clock is put to the
 // jiffy of that moment, so that both sides find a time passed or not for the same packets: an UDP connection that becomes
-// a stream after two seconds shows it. (A jiffy that begins between the tracker and the witness, some microseconds, is the
-// only doubt left.) Between packets the time is the machine's, held back so far that it never runs ahead of the jiffies.
+// a stream after two seconds shows it. (A jiffy that begins between the tracker and the witness, some microseconds, is a doubt
+// that is left for other protocols, see tracked.) Between packets the time is the machine's, held back so far that it never runs ahead of the jiffies.
 //
 // A pause in a stream below a second is left out: no timeout is shorter. Of a longer one the whole seconds pass, but for a few
 // if a connection's time would end within a second of the pause: which side then sees it alive is chance. Corewire's

@@ -51,7 +51,7 @@ type witnessSight struct {
 	LastIndex uint8
 	Retrans   uint8
 	Unused2   [3]uint8
-	_         [4]byte
+	Stream    uint32
 }
 
 // Names of all BPF objects in the ELF.

@@ -57,7 +57,12 @@ struct ip_ct_sctp {
 	enum sctp_conntrack state;
 } CORE;
 
+struct nf_ct_udp {
+	unsigned long stream_ts;
+} CORE;
+
 union nf_conntrack_proto {
+	struct nf_ct_udp udp;
 	struct ip_ct_tcp tcp;
 	struct ip_ct_sctp sctp;
 } CORE;
@@ -88,6 +93,7 @@ struct sight {
 	__u16 last_win;
 	__u8 last_dir, last_index;
 	__u8 retrans, unused2[3];
+	__u32 stream; /* UDP: from which jiffy on a reply makes it a stream */
 };
 
 enum { SIGHTS = 16 };
@@ -154,6 +160,9 @@ int witness(struct bpf_nf_ctx *ctx)
 	READ(s->last_dir, ct->proto.tcp.last_dir);
 	READ(s->last_index, ct->proto.tcp.last_index);
 	READ(s->retrans, ct->proto.tcp.retrans);
+	__u64 stream; /* as status */
+	READ(stream, ct->proto.udp.stream_ts);
+	s->stream = stream;
 	return NF_ACCEPT;
 }
 
