@@ -1,6 +1,8 @@
 // Command inline measures what forwarding a frame costs, inline between two interfaces, on this machine: corewire, beside
 // a forwarder over the same AF_XDP sockets that tracks nothing and judges nothing, beside a Linux bridge with br_netfilter,
-// connection tracking and the same rules in iptables, and beside a plain Linux bridge.
+// connection tracking and the same rules in iptables, beside Open vSwitch with its userspace datapath over AF_XDP, its connection
+// tracking and the same rules as OpenFlow's, and beside a plain Linux bridge. What is not installed is left out (Debian's
+// packages: iptables, nftables, openvswitch-switch).
 //
 //	make bench-inline                          or: go run ./bench/inline --corewire bin/corewire
 //	go run ./bench/inline --flows 1,1000,65536 --rounds 7
@@ -29,7 +31,8 @@
 // # Where things run
 //
 // The generator has the last processor. The AF_XDP subjects' worker has the first one; the veth's reception up to the socket
-// runs where the generator does, which flatters their forwarded rate but not their processor time. For the bridges, the near
+// runs where the generator does, which flatters their forwarded rate but not their processor time. So it is with Open vSwitch,
+// whose thread never sleeps: its processor time at a rate below full load is that of polling. For the bridges, the near
 // port's NAPI gets a thread on the first processor, as if a NIC's interrupt were bound there, so that they have a
 // processor to themselves as well.
 //

@@ -88,6 +88,13 @@ func subjects(binary string, manyRules bool) (list []subject, missing []string) 
 				return startFilter(l, f.command, f.rules(rules))
 			}})
 	}
+	if why := missingOVS(); why != "" {
+		missing = append(missing, "ovs: "+why)
+	} else {
+		version, _ := exec.Command("ovs-vswitchd", "--version").Output()
+		line, _, _ := strings.Cut(string(version), "\n")
+		list = append(list, subject{"ovs", "userspace datapath over AF_XDP, its own connection tracking, the same rules as OpenFlow's, " + line, startOVS})
+	}
 	list = append(list, subject{"bridge", "Linux bridge alone", func(_ context.Context, l *lab.Lab, _ string, _ int) (running, error) {
 		threads, err := startBridge(l, lab.Plain)
 		return running{stop: func() error { return nil }, tasks: threads}, err
@@ -288,6 +295,11 @@ func (p *process) until(ctx context.Context, ready func() error) error {
 // stop ends the process in order, or by force, which is an error.
 func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
+	return p.wait()
+}
+
+// wait waits for the end of a process that was told to end, and brings it about by force, which is an error.
+func (p *process) wait() error {
 	select {
 	case err := <-p.ended:
 		if err != nil {
@@ -297,7 +309,7 @@ func (p *process) stop() error {
 	case <-time.After(patience):
 		_ = p.cmd.Process.Kill()
 		<-p.ended
-		return fmt.Errorf("%s still ran %v after SIGTERM", filepath.Base(p.cmd.Path), patience)
+		return fmt.Errorf("%s still ran %v after it was told to end", filepath.Base(p.cmd.Path), patience)
 	}
 }
 
