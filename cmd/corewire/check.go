@@ -47,6 +47,39 @@ func (f finding) String() string {
 	return s
 }
 
+// anywhere is the finding without its place in the file.
+func (f finding) anywhere() finding {
+	f.Line, f.Column = 0, 0
+	return f
+}
+
+// alsoIn names further lines of the same finding, the first few of them.
+func alsoIn(lines []int) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	const named = 4
+	var b strings.Builder
+	b.WriteString("; the same in line")
+	if len(lines) > 1 {
+		b.WriteByte('s')
+	}
+	b.WriteByte(' ')
+	for i, line := range lines {
+		switch {
+		case i == named && len(lines) > named+1:
+			fmt.Fprintf(&b, " and %d more", len(lines)-named)
+			return b.String()
+		case i == len(lines)-1 && i > 0:
+			b.WriteString(" and ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Itoa(line))
+	}
+	return b.String()
+}
+
 // report is what check found.
 type report struct {
 	Rules    int       `json:"rules"`
@@ -165,8 +198,10 @@ Files are those of --rules, --rules4, --rules6, or of the configuration (--confi
 Exit status: 0 without errors, 1 with --strict if there are warnings, 2 for a wrong command
 line, 3 with errors, 4 if --live finds no firewall.
 
+What is the same but for its line is printed once, with the other lines.
+
 --json prints an object: rules, errors, warnings (numbers), and findings, an array of objects
-with severity, kind, file, line, column, text and hint.`,
+with severity, kind, file, line, column, text and hint, each by itself.`,
 		Example: `  corewire check --rules /etc/corewire/rules
   corewire check --config /etc/corewire/corewire.yaml --json
   corewire check --live`,
@@ -274,8 +309,19 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, r)
 	}
+	again := map[finding][]int{} // by what is the same: the lines, in the order found
 	for _, f := range r.Findings {
-		if _, err := fmt.Fprintln(w, f); err != nil {
+		same := f.anywhere()
+		again[same] = append(again[same], f.Line)
+	}
+	for _, f := range r.Findings {
+		same := f.anywhere()
+		lines := again[same]
+		if lines == nil {
+			continue // stands with the first
+		}
+		again[same] = nil
+		if _, err := fmt.Fprintln(w, f.String()+alsoIn(lines[1:])); err != nil {
 			return err
 		}
 	}

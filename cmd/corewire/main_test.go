@@ -297,7 +297,16 @@ COMMIT
 			t.Fatal(err)
 		}
 	}
-	for _, args := range []string{"--rules4 ways --sets sets", "--rules4 ways --sets badsets --json", "--rules junk", "--rules nofile --json", "--rules ."} {
+	for n, name := range []string{"twice", "often"} {
+		text := "*mangle\n:POSTROUTING ACCEPT [0:0]\n"
+		for i := range []int{2, 9}[n] {
+			text += fmt.Sprintf("-A POSTROUTING -p udp -m udp --dport %d -j CHECKSUM --checksum-fill\n", 67+i)
+		}
+		if err := os.WriteFile(name, []byte(text+"COMMIT\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range []string{"--rules4 twice", "--rules4 often", "--rules4 ways --sets sets", "--rules4 ways --sets badsets --json", "--rules junk", "--rules nofile --json", "--rules ."} {
 		out, err := call(t, strings.Fields("check "+args)...)
 		all.WriteString("$ corewire check " + args + "\n" + out + "exit status " + strconv.Itoa(exitCode(err)) + "\n")
 	}
