@@ -48,9 +48,10 @@
 // A packet's mark begins at 0. Another mark of a connection, from a rule or an operator, forgets the connection's cached
 // verdicts. A rule that changes the packet makes its verdict one that is not cached. Of a datagram that came as fragments,
 // a changed TTL, hop limit, TOS or traffic class is written into every fragment, and what is changed of its TCP header into
-// those that carry it. Three differences to Linux: --clamp-mss-to-pmtu takes the lesser MTU of the two ports,
-// for there are no routes; -j TCPMSS keeps the checksum right also where the option stands at an odd offset; and it adds no
-// option to a segment that came as fragments, which leave as they were cut.
+// those that carry it. Differences to Linux: --clamp-mss-to-pmtu takes the lesser MTU of the two ports,
+// for there are no routes; -j TCPMSS keeps the checksum right also where the option stands at an odd offset; it adds no
+// option to a segment that came as fragments, which leave as they were cut; and -m string --algo bm finds as kmp does a text that
+// two fragments share, which Linux misses, so that whoever cuts datagrams slips by.
 //
 // # Order and counting
 //

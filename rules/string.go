@@ -13,7 +13,7 @@ const maxText = 128
 // From or later and end at To or before (skb_find_text, net/core/skbuff.c).
 type StringMatch struct {
 	Text     string
-	Algo     string // bm or kmp: it finds the same
+	Algo     string // bm or kmp: it finds the same, see package rules
 	From, To uint16
 	IgnCase  bool
 	Not      bool

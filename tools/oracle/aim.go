@@ -256,7 +256,7 @@ func (s *shaper) satisfy(x *shape, r *rules.Rule, miss int) {
 			x.options = [][]byte{packettest.MSS(v)}
 		case *rules.StringMatch:
 			if x.text = nil; want(m.Not) {
-				x.text = []byte(m.Text)
+				x.text, x.bm = []byte(m.Text), m.Algo == "bm"
 				x.payload = max(x.payload, len(x.text)+s.IntN(40))
 			}
 		case *rules.RoutingMatch:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"slices"
 
 	"corewire/internal/packet"
@@ -74,7 +75,12 @@ func (s *shaper) frame(out []shot) []shot {
 			x.options = [][]byte{packettest.MSS(1460), packettest.Timestamps(1, 2)} // else see knownFrames
 		}
 		s.id++
-		parts := packettest.Fragments(x.build(), s.id, 8*(1+s.IntN(6))+24)
+		size := 8*(1+s.IntN(6)) + 24
+		parts := packettest.Fragments(x.build(), s.id, size)
+		if x.bm && !slices.ContainsFunc(parts, func(b []byte) bool { return bytes.Contains(b, x.text) }) { // see TestSharedText
+			x.text = nil
+			parts = packettest.Fragments(x.build(), s.id, size)
+		}
 		for _, part := range parts {
 			out = append(out, shot{in: x.in, frame: part})
 		}

@@ -152,3 +152,26 @@ func TestMended(t *testing.T) {
 		})
 	}
 }
+
+// A text that two fragments of a datagram share is found here by both algorithms, in Linux by kmp alone: bm begins anew in
+// every piece of the packet (bm_find, lib/ts_bm.c). Generated frames have none for bm.
+func TestSharedText(t *testing.T) {
+	j := newTestJudges(t)
+	var frames []shot
+	for _, f := range pt.Fragments(pt.NewUDP(pt.AP("10.0.0.1:1"), pt.AP("10.0.0.2:2"), pt.Payload([]byte("abcdefghijklmnopqrst"))), 1, 24) {
+		frames = append(frames, shot{in: packet.Inside, frame: f})
+	}
+	for _, x := range []struct {
+		algo, text string
+		differ     bool
+	}{{"kmp", "cdef", false}, {"kmp", "opqr", false}, {"bm", "cdef", false}, {"bm", "opqr", true}} {
+		rule := fmt.Sprintf("-A FORWARD -m string --algo %s --string %s\n", x.algo, x.text)
+		r, err := j.run(&trial{name: "shared text", family: rules.IPv4, text: "*filter\n" + rule + "COMMIT\n", frames: frames})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (r.difference != nil) != x.differ || !x.differ && r.hits != 1 {
+			t.Errorf("%s%d packets counted, difference %+v", rule, r.hits, r.difference)
+		}
+	}
+}

@@ -22,6 +22,7 @@ type shape struct {
 	ttl, tos     uint8
 	payload      int
 	text         []byte // stands in the payload
+	bm           bool   // a rule looks for it with --algo bm
 	source       [6]byte
 	vlan         int // -1: no tag
 	routing      []byte
