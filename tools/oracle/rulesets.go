@@ -497,8 +497,9 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 		tried[s.Rule]++
 	}
 	whole := true
+	again := cameTwice(rs, moved)
 	for i, s := range steps {
-		if info, _ := rs.Rule(s.Rule); turns(info.Rule) && (s.Matched != moved[s.Rule] || tried[s.Rule] > 1) {
+		if info, _ := rs.Rule(s.Rule); turns(info.Rule) && (s.Matched != moved[s.Rule] || tried[s.Rule] > 1 || again[info.Table+" "+info.Chain]) {
 			steps, whole = steps[:i], false // what comes behind it depends on its turn
 			break
 		}
@@ -517,6 +518,24 @@ func (j *judges) explain(rs *rules.Ruleset, p *packet.Packet, k *passage, d *dec
 		}
 	}
 	return "", nil
+}
+
+// cameTwice returns the chains, as "table chain", that a packet may have been in more than once, by the rules that counted it.
+func cameTwice(rs *rules.Ruleset, moved []bool) map[string]bool {
+	again := map[string]bool{}
+	for spread := true; spread; { // from chain to chain
+		spread = false
+		ways := map[string]int{}
+		for id, info := range rs.Rules() {
+			if v := info.Rule.Target.Verb; moved[id] && (v == rules.VerbJump || v == rules.VerbGoto) {
+				to := info.Table + " " + info.Rule.Target.Chain
+				if ways[to]++; (ways[to] > 1 || again[info.Table+" "+info.Chain]) && !again[to] {
+					again[to], spread = true, true
+				}
+			}
+		}
+	}
+	return again
 }
 
 // turns says that a rule asks something which Explain does not answer as the packet's turn was.
