@@ -274,8 +274,10 @@ func TestRejectRate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(k.sights) != 1 || len(k.out) > 0 {
-				t.Fatalf("%v: %d sights, %d frames out", a, len(k.sights), len(k.out))
+			// What the bridge sends on its own, to groups, such as a question for a neighbour, leaves by both ports.
+			passed := slices.ContainsFunc(k.out, func(f []byte) bool { return f[0]&1 == 0 })
+			if len(k.sights) != 1 || passed {
+				t.Fatalf("%v: %d sights, passed: %v", a, len(k.sights), passed)
 			}
 			if end = k.sights[0].Jiffies; i == 0 {
 				begin = end
