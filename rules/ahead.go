@@ -19,7 +19,7 @@ type ahead struct {
 	list    [treeSlots * BurstSize]uint16 // what is not done with a step
 	todo    [BurstSize]uint16             // the lanes of the burst that are in use
 	same    [4]uint64                     // bits by protocol: without odd headers alike says yes
-	vectors bool                          // lookupVector runs on this processor
+	vectors bool                          // descendVector and runsVector run on this processor
 }
 
 func newAhead() *ahead {
@@ -107,17 +107,24 @@ func (m *Matcher) prepareNarrow(pkts []packet.Packet, todo []uint16) {
 	todo = todo[:n]
 	ch := g.chains[0]
 	trees := g.trees[ch.first : ch.first+ch.n]
-	if a.vectors {
-		lookupVector(a, trees, g.slots, g.places, g.narrow, g.shapes, n)
-	} else {
-		a.lookup(trees, g.slots, g.places, g.narrow, g.shapes, n)
-	}
+	a.lookup(g, trees, n)
 	a.settle(m, g, todo)
 }
 
 // lookup leads the first n lanes of todo down the trees of a chain, and finds in the runs there the entry of the lowest rank that
-// agrees with each as the first packet of a connection. lookupVector is the same for some processors.
-func (a *ahead) lookup(trees, slots []slot, places []uint32, entries []narrow, shapes []shape, lanes int) {
+// agrees with each as the first packet of a connection.
+func (a *ahead) lookup(g *program, trees []slot, lanes int) {
+	if a.vectors {
+		descendVector(a, trees, g.slots, lanes)
+		runsVector(a, len(trees), g.places, g.narrow, g.shapes, lanes)
+	} else {
+		a.descend(trees, g.slots, lanes)
+		a.runs(len(trees), g.places, g.narrow, g.shapes, lanes)
+	}
+}
+
+// descend leads the lanes down the trees, a level of all of them at a time: then at has their leaves.
+func (a *ahead) descend(trees, slots []slot, lanes int) {
 	todo := a.todo[:lanes]
 	n := 0
 	for t, s := range trees {
@@ -139,6 +146,12 @@ func (a *ahead) lookup(trees, slots []slot, places []uint32, entries []narrow, s
 			n += int(s >> 63)
 		}
 	}
+}
+
+// runs finds in the leaves that at has the entry of the lowest rank that agrees with each lane.
+func (a *ahead) runs(trees int, places []uint32, entries []narrow, shapes []shape, lanes int) {
+	todo := a.todo[:lanes]
+	n := 0
 	for t := range trees {
 		for _, i := range todo {
 			e := (uint16(t*BurstSize) | i) & (treeSlots*BurstSize - 1)

@@ -2,10 +2,15 @@ package rules
 
 import "golang.org/x/sys/cpu"
 
-// hasVectors says that this processor has what lookupVector needs: AVX and BMI1, as all since 2013.
+// hasVectors says that this processor has what descendVector and runsVector need: AVX and BMI1, as all since 2013.
 func hasVectors() bool { return cpu.X86.HasAVX && cpu.X86.HasBMI1 }
 
-// lookupVector is ahead.lookup with an entry compared in one vector of 16 bytes, in ahead_amd64.s.
+// descendVector is ahead.descend, in ahead_amd64.s.
 //
 //go:noescape
-func lookupVector(a *ahead, trees, slots []slot, places []uint32, entries []narrow, shapes []shape, lanes int)
+func descendVector(a *ahead, trees, slots []slot, lanes int)
+
+// runsVector is ahead.runs with an entry compared in one vector of 16 bytes, in ahead_amd64.s.
+//
+//go:noescape
+func runsVector(a *ahead, trees int, places []uint32, entries []narrow, shapes []shape, lanes int)

@@ -10,24 +10,19 @@ GLOBL behind<>(SB), RODATA|NOPTR, $16
 DATA shorter<>+0(SB)/8, $-0xffffffff
 GLOBL shorter<>(SB), RODATA|NOPTR, $8
 
-// func lookupVector(a *ahead, trees, slots []slot, places []uint32, entries []narrow, shapes []shape, lanes int)
+// func descendVector(a *ahead, trees, slots []slot, lanes int)
 //
-// The same steps as ahead.lookup, which has the comments. An entry and its shape are compared with a lane so, in words of 16 bits:
+// The same steps as ahead.descend, which has the comments.
 //
-//	lane    addr (4 words)    destination port, source port, protocol, port of the wire
-//	        & mask            & all ones
-//	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
-//	        nothing is left   is at most the shape's span
-//
-// DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next round, 0(SP) where it ends.
-TEXT ·lookupVector(SB), NOSPLIT, $8-136
+// DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next step, R11 where it ends.
+TEXT ·descendVector(SB), NOSPLIT, $0-64
 	MOVQ a+0(FP), DI
 	MOVQ trees_base+8(FP), R9
 	MOVQ trees_len+16(FP), R10
 	MOVQ slots_base+32(FP), R15
 	LEAQ ahead_list(DI), SI
 	LEAQ ahead_at(DI), R12
-	MOVQ lanes+128(FP), R11
+	MOVQ lanes+56(FP), R11
 	XORL R8, R8
 	TESTQ R11, R11
 	JZ   done
@@ -60,7 +55,7 @@ root:
 	// A step down for all.
 level:
 	TESTQ R8, R8
-	JZ   leaves
+	JZ   done
 	MOVQ R8, R11
 	XORL BX, BX
 	XORL R8, R8
@@ -90,10 +85,32 @@ step:
 	JCS  step
 	JMP  level
 
+done:
+	RET
+
+// func runsVector(a *ahead, trees int, places []uint32, entries []narrow, shapes []shape, lanes int)
+//
+// The same steps as ahead.runs, which has the comments. An entry and its shape are compared with a lane so, in words of 16 bits:
+//
+//	lane    addr (4 words)    destination port, source port, protocol, port of the wire
+//	        & mask            & all ones
+//	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
+//	        nothing is left   is at most the shape's span
+//
+// DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next round, 0(SP) where it ends.
+TEXT ·runsVector(SB), NOSPLIT, $8-96
+	MOVQ a+0(FP), DI
+	MOVQ trees+8(FP), R10
+	LEAQ ahead_list(DI), SI
+	LEAQ ahead_at(DI), R12
+	MOVQ lanes+88(FP), R11
+	XORL R8, R8
+	TESTQ R11, R11
+	JZ   done
+	TESTQ R10, R10
+	JZ   done
+
 	// The runs that are not empty.
-leaves:
-	MOVQ trees_len+16(FP), R10
-	MOVQ lanes+128(FP), R11
 	XORL CX, CX
 
 leavesOfTree:
@@ -113,9 +130,9 @@ leaf:
 	DECQ R10
 	JNZ  leavesOfTree
 
-	MOVQ places_base+56(FP), R9
-	MOVQ entries_base+80(FP), R10
-	MOVQ shapes_base+104(FP), R11
+	MOVQ places_base+16(FP), R9
+	MOVQ entries_base+40(FP), R10
+	MOVQ shapes_base+64(FP), R11
 	VMOVDQU behind<>(SB), X0
 
 	// An entry of all runs.

@@ -4,7 +4,9 @@ package rules
 
 func hasVectors() bool { return false }
 
-// lookupVector is for amd64.
-func lookupVector(a *ahead, trees, slots []slot, places []uint32, entries []narrow, shapes []shape, lanes int) {
-	a.lookup(trees, slots, places, entries, shapes, lanes)
+// descendVector and runsVector are for amd64.
+func descendVector(a *ahead, trees, slots []slot, lanes int) { a.descend(trees, slots, lanes) }
+
+func runsVector(a *ahead, trees int, places []uint32, entries []narrow, shapes []shape, lanes int) {
+	a.runs(trees, places, entries, shapes, lanes)
 }

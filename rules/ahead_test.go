@@ -136,8 +136,8 @@ func burstOf(t *testing.T, g generator, m *Matcher, fam Family) (n, settled int)
 	return n, settled
 }
 
-// FuzzLookup: for a burst of packets at the corners of rules lookup and lookupVector find the entry that a look at all entries
-// finds, after changes too.
+// FuzzLookup: for a burst of packets at the corners of rules lookup, with vectors and without, finds the entry that a look at all
+// entries finds, after changes too.
 func FuzzLookup(f *testing.F) {
 	for i, n := range []uint16{1, 2, 9, 30, 100, 700, 3000} {
 		f.Add(uint64(i), n, uint8(1+i*11))
@@ -223,11 +223,9 @@ func FuzzLookup(f *testing.F) {
 			a[0].lanes[i] = lane{key: [2]uint64{uint64(src)<<32 | uint64(dst), restOf(sport, dport, x.proto|uint8(r.Uint32())&^x.protoMask, in)}, found: noEntry}
 		}
 		a[1] = a[0]
-		a[0].lookup(g.trees[ch.first:ch.first+ch.n], g.slots, g.places, g.narrow, g.shapes, list)
-		if hasVectors() {
-			lookupVector(&a[1], g.trees[ch.first:ch.first+ch.n], g.slots, g.places, g.narrow, g.shapes, list)
-		} else {
-			a[1] = a[0]
+		a[1].vectors = hasVectors()
+		for k := range a {
+			a[k].lookup(g, g.trees[ch.first:ch.first+ch.n], list)
 		}
 		for _, i := range a[0].todo[:list] {
 			l := &a[0].lanes[i]
