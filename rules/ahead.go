@@ -15,7 +15,7 @@ const BurstSize = 64
 // not done yet with a step is a list, which is written without branches.
 type ahead struct {
 	lanes   [BurstSize]lane
-	at      [treeSlots * BurstSize]slot   // by tree, then lane: where the packet is; then the places of the run not looked at, as in a leaf
+	at      [treeSlots * BurstSize]slot   // by tree, then lane: where the packet is; of a leaf the tail moves on
 	list    [treeSlots * BurstSize]uint16 // what is not done with a step
 	todo    [BurstSize]uint16             // the lanes of the burst that are in use
 	same    [4]uint64                     // bits by protocol: without odd headers alike says yes
@@ -156,30 +156,44 @@ func (a *ahead) runs(trees int, places []uint32, entries []narrow, shapes []shap
 		for _, i := range todo {
 			e := (uint16(t*BurstSize) | i) & (treeSlots*BurstSize - 1)
 			a.list[n&(len(a.list)-1)] = e
-			n += int((1<<32 - 1 - uint64(a.at[e])) >> 63)
+			n += int(-uint64(a.at[e]) >> 63)
 		}
 	}
-	// An entry of all runs at a time. A run is done where the ranks are beyond what has been found.
+	// The first entries of all runs, then those behind one at a time. A run is done where the ranks are beyond what has been found.
+	list := a.list[:n]
+	n = 0
+	for _, e := range list {
+		s := a.at[e&(treeSlots*BurstSize-1)]
+		below := a.lanes[e&(BurstSize-1)].compare(&entries[s.entry()], shapes)
+		a.list[n&(len(a.list)-1)] = e
+		n += int(below & (-uint64(uint32(s)) >> 63)) // below what was found, and the run goes on
+	}
 	for n > 0 {
 		list := a.list[:n]
 		n = 0
 		for _, e := range list {
-			s, l := a.at[e&(treeSlots*BurstSize-1)], &a.lanes[e&(BurstSize-1)]
-			x := &entries[places[uint32(s)]]
-			q := newProbe(l.key[keyAddrs], l.key[keyRest])
-			meta, found := x.meta, l.found
-			if x.off(&shapes[x.shape()], &q, allowBit(New, packet.Port(l.key[keyRest]>>48))) != 0 {
-				meta = noEntry
-			}
-			found = min(found, meta)
-			l.found = found
-			s -= 1<<32 - 1 // one less, from the next on
-			a.at[e&(treeSlots*BurstSize-1)] = s
+			s := &a.at[e&(treeSlots*BurstSize-1)]
+			p := places[uint32(*s)]
+			*s++
+			below := a.lanes[e&(BurstSize-1)].compare(&entries[p&^lastPlace-1], shapes)
 			a.list[n&(len(a.list)-1)] = e
-			_, below := bits.Sub64(x.meta, found, 0)
-			n += int(below & (uint64(1<<32-1-s) >> 63)) // below what was found, and the run goes on
+			n += int(below &^ uint64(p>>31))
 		}
 	}
+}
+
+// compare compares an entry with a lane as the first packet of a connection, and returns 1 if its rank is below what has been found
+// with it, else 0.
+func (l *lane) compare(x *narrow, shapes []shape) (below uint64) {
+	q := newProbe(l.key[keyAddrs], l.key[keyRest])
+	meta, found := x.meta, l.found
+	if x.off(&shapes[x.shape()], &q, allowBit(New, packet.Port(l.key[keyRest]>>48))) != 0 {
+		meta = noEntry
+	}
+	found = min(found, meta)
+	l.found = found
+	_, below = bits.Sub64(x.meta, found, 0)
+	return below
 }
 
 // settle writes what Match is to return, where the first rule decides. Protocols and verbs are looked up in words of bits: they

@@ -6,10 +6,6 @@ DATA behind<>+0(SB)/8, $0
 DATA behind<>+8(SB)/8, $-1
 GLOBL behind<>(SB), RODATA|NOPTR, $16
 
-// A run that is one place shorter, as it stands in a leaf: count - 1, first + 1.
-DATA shorter<>+0(SB)/8, $-0xffffffff
-GLOBL shorter<>(SB), RODATA|NOPTR, $8
-
 // func descendVector(a *ahead, trees, slots []slot, lanes int)
 //
 // The same steps as ahead.descend, which has the comments.
@@ -88,14 +84,39 @@ step:
 done:
 	RET
 
-// func runsVector(a *ahead, trees int, places []uint32, entries []narrow, shapes []shape, lanes int)
-//
-// The same steps as ahead.runs, which has the comments. An entry and its shape are compared with a lane so, in words of 16 bits:
+// Compares an entry with the lane whose number AX has: DI lanes, R10 entries, R11 shapes, X0 behind, CX where the entry is, one behind.
+// Leaves the entry's meta in R13, and in CX ones if that is below what has been found with it, else zeros. Uses AX, R14, R15.
 //
 //	lane    addr (4 words)    destination port, source port, protocol, port of the wire
 //	        & mask            & all ones
 //	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
 //	        nothing is left   is at most the shape's span
+#define COMPARE \
+	SHLL $5, AX \
+	MOVQ (narrow_meta-16)(R10)(CX*1), R13 \
+	MOVQ R13, R14 \
+	SHRQ $(const_shapeShift-5), R14 \
+	ANDL $-32, R14 \ // the shape's bits are the upper 27 of these 32
+	VMOVDQU (R11)(R14*1), X1 \ // mask, low
+	VPOR X1, X0, X2 \
+	VPAND ahead_lanes(DI)(AX*1), X2, X2 \
+	VPBLENDW $0x1f, -16(R10)(CX*1), X1, X1 \
+	VPSUBW X1, X2, X2 \
+	VPAND shape_meta(R11)(R14*1), X0, X3 \ // meta, span
+	VPSUBUSW X3, X2, X2 \
+	MOVQ (ahead_lanes+lane_found)(DI)(AX*1), R15 \
+	MOVQ R15, CX \
+	CMPQ R13, R15 \
+	CMOVQCS R13, CX \
+	VPTEST X2, X2 \
+	CMOVQEQ CX, R15 \ // agrees: the lower meta
+	MOVQ R15, (ahead_lanes+lane_found)(DI)(AX*1) \
+	CMPQ R13, R15 \
+	SBBL CX, CX
+
+// func runsVector(a *ahead, trees int, places []uint32, entries []narrow, shapes []shape, lanes int)
+//
+// The same steps as ahead.runs, which has the comments. In words of 16 bits an entry and its shape are compared with a lane.
 //
 // DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next round, 0(SP) where it ends.
 TEXT ·runsVector(SB), NOSPLIT, $8-96
@@ -121,8 +142,8 @@ leaf:
 	INCQ BX
 	ADDL CX, AX
 	MOVW AX, (SI)(R8*2)
-	MOVL 4(R12)(AX*8), DX
-	NEGL DX                           // carry: places in the run
+	MOVQ (R12)(AX*8), DX
+	NEGQ DX                           // carry: not empty
 	ADCQ $0, R8
 	CMPQ BX, R11
 	JCS  leaf
@@ -130,12 +151,34 @@ leaf:
 	DECQ R10
 	JNZ  leavesOfTree
 
+	TESTQ R8, R8
+	JZ   done
 	MOVQ places_base+16(FP), R9
 	MOVQ entries_base+40(FP), R10
 	MOVQ shapes_base+64(FP), R11
 	VMOVDQU behind<>(SB), X0
+	MOVQ R8, end-8(SP)
+	XORL BX, BX
+	XORL R8, R8
 
-	// An entry of all runs.
+	// The first entries of all runs.
+first:
+	MOVWLZX (SI)(BX*2), AX
+	INCQ BX
+	MOVQ (R12)(AX*8), DX
+	MOVW AX, (SI)(R8*2)
+	MOVQ DX, CX
+	SHRQ $28, CX                      // what is between entry and tail is zero
+	ANDL $(const_BurstSize-1), AX
+	COMPARE
+	NEGL DX
+	SBBL DX, DX                       // ones: the run goes on
+	ANDL CX, DX
+	SUBL DX, R8
+	CMPQ BX, end-8(SP)
+	JCS  first
+
+	// Another entry of all runs.
 round:
 	TESTQ R8, R8
 	JZ   done
@@ -143,45 +186,23 @@ round:
 	XORL BX, BX
 	XORL R8, R8
 
-entry:
+another:
 	MOVWLZX (SI)(BX*2), AX
 	INCQ BX
-	MOVQ (R12)(AX*8), DX
+	MOVL (R12)(AX*8), DX
 	MOVW AX, (SI)(R8*2)
+	INCL (R12)(AX*8)
+	MOVL (R9)(DX*4), DX
 	MOVL DX, CX
-	MOVL (R9)(CX*4), CX
-	SHLQ $4, CX
-	ADDQ shorter<>(SB), DX
-	MOVQ DX, (R12)(AX*8)
+	SHLL $4, CX
 	ANDL $(const_BurstSize-1), AX
-	SHLL $5, AX
-	MOVQ narrow_meta(R10)(CX*1), R13
-	MOVQ R13, R14
-	SHRQ $(const_shapeShift-5), R14
-	ANDL $-32, R14                    // the shape's bits are the upper 27 of these 32
-	VMOVDQU (R11)(R14*1), X1          // mask, low
-	VPOR X1, X0, X2
-	VPAND ahead_lanes(DI)(AX*1), X2, X2
-	VPBLENDW $0x1f, (R10)(CX*1), X1, X1
-	VPSUBW X1, X2, X2
-	VPAND shape_meta(R11)(R14*1), X0, X3 // meta, span
-	VPSUBUSW X3, X2, X2
-	MOVQ (ahead_lanes+lane_found)(DI)(AX*1), R15
-	MOVQ R15, CX
-	CMPQ R13, R15
-	CMOVQCS R13, CX
-	VPTEST X2, X2
-	CMOVQEQ CX, R15                   // agrees: the lower meta
-	MOVQ R15, (ahead_lanes+lane_found)(DI)(AX*1)
-	CMPQ R13, R15
-	SBBL CX, CX                       // ones: below what has been found
-	SHRQ $32, DX
-	NEGQ DX
-	SBBL DX, DX                       // ones: places in the run
-	ANDL CX, DX
+	COMPARE
+	ADDL DX, DX
+	SBBL DX, DX                       // ones: the last place
+	ANDNL CX, DX, DX
 	SUBL DX, R8
 	CMPQ BX, end-8(SP)
-	JCS  entry
+	JCS  another
 	JMP  round
 
 done:

@@ -241,21 +241,20 @@ const none = ^uint32(0)
 // verbShift is where an entry's allow holds the rule's verb.
 const verbShift = 12
 
-// scanNarrow moves a cursor to the next place whose entry agrees with the header and whose rank is at least from. The
+// scanNarrow moves a cursor to the next entry of its run that agrees with the header and whose rank is at least from. The
 // comparisons are put together without branches: only the outcome of the whole entry is one.
 func (g *program) scanNarrow(h *header, k *cursor, from uint32) {
 	q := h.probe()
 	k.ready = true
-	for i, n := range g.places[k.at:k.end] {
-		x := &g.narrow[n]
+	for ; k.at != 0; k.at = k.at.behind(g.places) {
+		x := &g.narrow[k.at.entry()]
 		s := &g.shapes[x.shape()]
 		if rank := x.ranked(); x.off(s, &q, h.allow) == 0 && rank >= from {
-			k.at += uint32(i)
 			k.rank, k.verb, k.more = rank, Verb(s.allow()>>verbShift), s.meta&moreMeta != 0
 			return
 		}
 	}
-	k.at, k.rank = k.end, none
+	k.rank = none
 }
 
 // scanWide is scanNarrow for IPv6.
@@ -263,30 +262,52 @@ func (g *program) scanWide(h *header, k *cursor, from uint32) {
 	src, dst := h.addrs()
 	sport, dport, proto, bit := h.sport(), h.dport(), h.proto(), h.allow&15
 	k.ready = true
-	for i, n := range g.places[k.at:k.end] {
-		x := &g.wide[n]
+	for ; k.at != 0; k.at = k.at.behind(g.places) {
+		x := &g.wide[k.at.entry()]
 		off := (src.Hi^x.src.Hi)&x.srcMask.Hi | (src.Lo^x.src.Lo)&x.srcMask.Lo |
 			(dst.Hi^x.dst.Hi)&x.dstMask.Hi | (dst.Lo^x.dst.Lo)&x.dstMask.Lo | uint64((proto^x.proto)&x.protoMask)
 		low := (uint32(x.sportSpan) - uint32(sport-x.sport)) >> 16
 		low |= (uint32(x.dportSpan) - uint32(dport-x.dport)) >> 16
 		low |= ^(uint32(x.allow) >> bit) & 1
 		if off|uint64(low) == 0 && x.rule&^more >= from {
-			k.at += uint32(i)
 			k.rank, k.verb, k.more = x.rule&^more, Verb(x.allow>>verbShift), x.rule >= more
 			return
 		}
 	}
-	k.at, k.rank = k.end, none
+	k.rank = none
 }
 
 // scanShort moves a cursor to the entry of the lowest rank, not below from, that agrees with a packet whose transport
-// header is short. Ports and ICMP types are not known, so that the run may be that of a whole subtree, in no order.
+// header is short. Ports and ICMP types are not known, so that the runs may be those of a whole subtree.
 // An entry of a rule that needs the header agrees by addresses, protocol and interfaces alone: what is asked beside
 // these is left to walk.matches. For a packet without a protocol that can be found so does one of a rule that asks for any
 // protocol, by addresses alone: on a bridge interfaces are asked for by -m physdev, behind -p.
 func (g *program) scanShort(h *header, k *cursor, from uint32) {
 	k.ready, k.rank = true, none
-	for _, at := range g.places[k.at:k.end] {
+	if k.at.leaf() {
+		g.shortRun(h, k, k.at, from)
+		return
+	}
+	before := slot(0)
+	for _, s := range g.below(k.at) {
+		if s != before && s.leaf() {
+			g.shortRun(h, k, s, from)
+		}
+		before = s
+	}
+}
+
+// shortRun is scanShort for one run.
+func (g *program) shortRun(h *header, k *cursor, run slot, from uint32) {
+	for ; run != 0; run = run.behind(g.places) {
+		at := run.entry()
+		rank := g.rankOf(at)
+		if rank >= k.rank {
+			return
+		}
+		if rank < from {
+			continue
+		}
 		if !g.v6 {
 			n := &g.narrow[at]
 			if (h.key[keyAddrs]^n.addr)&g.shapes[n.shape()].mask != 0 {
@@ -297,9 +318,8 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 		if x.isDead() {
 			continue
 		}
-		rank := x.rule &^ more
 		lost := h.lost && g.deed(rank).flags&asksProto != 0
-		if rank < from || rank >= k.rank || (h.proto()^x.proto)&x.protoMask != 0 && !lost {
+		if (h.proto()^x.proto)&x.protoMask != 0 && !lost {
 			continue
 		}
 		if g.v6 {
@@ -314,6 +334,7 @@ func (g *program) scanShort(h *header, k *cursor, from uint32) {
 		}
 		if x.allow>>bit&1 != 0 || lost {
 			k.rank, k.verb, k.more = rank, Verb(x.allow>>verbShift), true
+			return
 		}
 	}
 }

@@ -25,9 +25,8 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 	best, found := none, uint64(0)
 	shapes := g.shapes
 	for _, s := range leaves[:len(trees)] {
-		at, end := s.run()
-		for _, n := range places[at:end] {
-			x := &list[n]
+		for ; s != 0; s = s.behind(places) {
+			x := &list[s.entry()]
 			s := &shapes[x.shape()]
 			r := x.ranked()
 			if off := x.off(s, &q, h.allow); off == 0 || r >= best {
@@ -50,8 +49,8 @@ func (g *program) firstWide(h *header, leaves []slot) (rank uint32, verb Verb) {
 	sport, dport, proto, bit := h.sport(), h.dport(), h.proto(), h.allow&15
 	best, entry := none, uint32(0)
 	for _, s := range leaves {
-		at, end := s.run()
-		for _, n := range g.places[at:end] {
+		for ; s != 0; s = s.behind(g.places) {
+			n := s.entry()
 			x := &g.wide[n]
 			off := (src.Hi^x.src.Hi)&x.srcMask.Hi | (src.Lo^x.src.Lo)&x.srcMask.Lo |
 				(dst.Hi^x.dst.Hi)&x.dstMask.Hi | (dst.Lo^x.dst.Lo)&x.dstMask.Lo | uint64((proto^x.proto)&x.protoMask)

@@ -10,8 +10,8 @@ import (
 	"corewire/internal/packet"
 )
 
-// TestSharedLeaves: where leaves share runs, packets whose transport header is short, which are led to the run of a whole subtree,
-// are judged as by the linear form.
+// TestSharedLeaves: where leaves share the ends of their runs, packets whose transport header is short, for which all runs of a subtree
+// are looked at, are judged as by the linear form.
 func TestSharedLeaves(t *testing.T) {
 	shared, short := 0, 0
 	for seed := range uint64(12) {
@@ -45,8 +45,9 @@ func TestSharedLeaves(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := &rs.prog[filterPlace]
+		seen := make(map[uint32]bool)
 		for _, s := range g.trees {
-			shared += g.returns(s, new(uint32))
+			shared += g.shares(s, seen)
 		}
 		m, l := rs.NewMatcher(), newLinear([]*File{f}, IPv4, Options{})
 		for range 200 {
@@ -60,27 +61,28 @@ func TestSharedLeaves(t *testing.T) {
 		}
 	}
 	if shared == 0 || short == 0 {
-		t.Errorf("%d leaves share a run, %d packets are short", shared, short)
+		t.Errorf("%d leaves share an end, %d packets are short", shared, short)
 	}
-	t.Logf("%d leaves share a run, %d packets are short", shared, short)
+	t.Logf("%d leaves share an end, %d packets are short", shared, short)
 }
 
-// returns counts the leaves below a slot, in order, whose run is before one that was met already.
-func (g *program) returns(s slot, far *uint32) (n int) {
-	if s.leaf() {
-		first, end := s.run()
-		if first < end && end <= *far {
-			n = 1
+// shares counts the leaves below a slot that end as another one does; seen has the places where those met begin, and within them.
+func (g *program) shares(s slot, seen map[uint32]bool) (n int) {
+	if !s.leaf() {
+		before := slot(0)
+		for _, c := range g.slots[uint32(s) : uint32(s)+s.mask()+1] {
+			if c != before {
+				n += g.shares(c, seen)
+			}
+			before = c
 		}
-		*far = max(*far, end)
 		return n
 	}
-	var before slot
-	for _, below := range g.slots[uint32(s) : uint32(s)+s.mask()+1] {
-		if below != before {
-			n += g.returns(below, far)
-		}
-		before = below
+	if tail := uint32(s); tail != 0 && seen[tail] {
+		n = 1
+	}
+	for ; uint32(s) != 0; s = s.behind(g.places) {
+		seen[uint32(s)] = true
 	}
 	return n
 }

@@ -43,13 +43,13 @@ type frame struct {
 	from  uint32 // ranks below are done
 }
 
-// cursor is a place in the run that a tree has led to.
+// cursor is where a packet stands in the run that a tree has led to.
 type cursor struct {
-	at, end uint32
-	rank    uint32 // of the entry of place at, when ready; else no entry from at on is below it
-	ready   bool   // the entry of place at agrees with the packet
-	more    bool   // its rule has conditions to be tested
-	verb    Verb   // what its rule does
+	at    slot   // the run that is left; for a packet whose transport header is short where it has come to in the tree
+	rank  uint32 // of the entry that was found, when ready; else no entry that is left is below it
+	ready bool   // it agrees with the packet
+	more  bool   // its rule has conditions to be tested
+	verb  Verb   // what its rule does
 }
 
 // NewMatcher makes a matcher for one worker. All its memory is allocated here.
@@ -353,14 +353,13 @@ func (w *walk) enter(f *frame, id uint32) {
 		for !s.leaf() {
 			s = g.slots[s.child(&w.h)]
 		}
-		k := &f.trees[t&(treeSlots-1)]
-		k.at, k.end = s.run()
+		f.trees[t&(treeSlots-1)].at = s
 	}
 	for t := range f.n {
 		k := &f.trees[t&(treeSlots-1)]
 		k.ready, k.rank = false, none
-		if k.at < k.end {
-			k.rank = g.rank(k.at)
+		if k.at != 0 {
+			k.rank = g.rankOf(k.at.entry())
 		}
 	}
 	best := none
@@ -374,7 +373,7 @@ func (w *walk) enter(f *frame, id uint32) {
 }
 
 // enterShort is enter for a packet whose transport header is short: where a tree cuts by port, or by a protocol that
-// cannot be found, the run is that of the whole subtree.
+// cannot be found, it stays at the node, and all runs below are looked at.
 func (w *walk) enterShort(f *frame, ch chain) {
 	g := w.g
 	for t, s := range g.trees[ch.first : ch.first+ch.n] {
@@ -382,27 +381,11 @@ func (w *walk) enterShort(f *frame, ch chain) {
 			s = g.slots[s.child(&w.h)]
 		}
 		k := &f.trees[t&(treeSlots-1)]
-		k.at, k.end = g.span(s, none, 0)
-		k.ready, k.rank = false, none
-		if k.at < k.end {
+		k.at, k.ready, k.rank = s, false, none
+		if s != 0 {
 			k.rank = 0
 		}
 	}
-}
-
-// span widens first and end to a run with all entries below a slot: the leaves' runs are in the order of a walk, but for shared
-// ones. Others of the tree may be in it as well. Of those no header agrees with one that comes to the slot, or a final one hides it.
-func (g *program) span(s slot, first, end uint32) (uint32, uint32) {
-	if s.leaf() {
-		if a, b := s.run(); a < b {
-			return min(first, a), max(end, b)
-		}
-		return first, end
-	}
-	for _, below := range g.slots[uint32(s) : uint32(s)+s.mask()+1] {
-		first, end = g.span(below, first, end)
-	}
-	return first, end
 }
 
 // next returns the cursor that stands at the first rule of the chain, not yet taken, whose entry agrees with the packet,

@@ -356,7 +356,7 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 		g.overlays = append(g.overlays, overlay{chain: index})
 		trees := slices.Clone(g.trees[me.first : me.first+me.n])
 		me.first, me.n = uint32(len(g.trees)), me.n+1
-		g.trees = append(g.trees, append(trees, leafSlot(0, 0))...)
+		g.trees = append(g.trees, append(trees, 0)...)
 	} else {
 		g.trees = slices.Clone(g.trees)
 	}

@@ -172,12 +172,11 @@ func (r *reach) gather(s slot, x *wide, chain uint32) bool {
 		}
 		return true
 	}
-	at, end := s.run()
-	if !r.step(int(end - at)) {
-		return false
-	}
-	for _, n := range r.g.places[at:end] {
-		y := r.g.box(int(n))
+	for ; s != 0; s = s.behind(r.g.places) {
+		if !r.step(1) {
+			return false
+		}
+		y := r.g.box(int(s.entry()))
 		rank := y.rule &^ more
 		if y.isDead() || chain == r.chain && rank >= r.rank || !x.shares(&y) {
 			continue
@@ -319,9 +318,8 @@ func (r *reach) holder(x *wide, rank uint32) uint32 {
 		for !s.leaf() {
 			s = r.g.slots[s.child(&h)]
 		}
-		at, end := s.run()
-		for _, n := range r.g.places[at:end] {
-			y := r.g.box(int(n))
+		for ; s != 0; s = s.behind(r.g.places) {
+			y := r.g.box(int(s.entry()))
 			if at := y.rule &^ more; at < min(best, rank) && !y.isDead() && r.ends(&y) && x.in(&y) {
 				best = at
 			}

@@ -315,7 +315,7 @@ func (rs *Ruleset) PolicyID(f Family) RuleID {
 // program is the compiled rules of one IP version, without pointers into the parsed form.
 //
 // Each chain is a few trees over the same chain's rules, see tree.go; each tree leads a header to a short run of
-// places, in order of rank, whose entries are compared one by one. The rank of a rule is its index in rules.
+// entries, in order of rank, which are compared one by one, see run.go. The rank of a rule is its index in rules.
 type program struct {
 	chains     []chain
 	names      map[string]uint32 // of the chains that packets come to
@@ -325,7 +325,7 @@ type program struct {
 	done       map[deed]uint32 // numbers of deeds, while compiling
 	trees      []slot          // the roots
 	slots      []slot
-	places     []uint32         // runs of entry numbers: the leaves
+	places     []uint32         // what is in runs behind their first entries
 	narrow     []narrow         // entries of IPv4
 	shapes     []shape          // of these
 	interned   map[shape]uint32 // numbers of shapes, while compiling; later there are few new ones
@@ -423,11 +423,6 @@ func (g *program) entries() int {
 		return len(g.wide)
 	}
 	return len(g.narrow)
-}
-
-// rank returns the rank of the rule of a place's entry.
-func (g *program) rank(place uint32) uint32 {
-	return g.rankOf(g.places[place])
 }
 
 // prefix is an address and its mask.

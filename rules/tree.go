@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// slot is a place in a tree: a node, which cuts, or a leaf, which is a run of places: numbers of entries.
+// slot is a place in a tree: a node, which cuts, or a leaf, which is a run of entries.
 //
-//	leaf   0 | count:31 | first:32                    places first … first+count
+//	leaf   0 | 63                                     see run.go; 0 when it is empty
 //	node   1 | key:3 | mask:12 | bits:8 | shift:8 | base:32   goes to slots[base + (header key >> shift & mask)]
 //
 // mask has as many bits as bits says: what is quicker depends on the processor.
@@ -16,19 +16,16 @@ type slot uint64
 
 const nodeFlag slot = 1 << 63
 
-func leafSlot(first, count int) slot { return slot(count)<<32 | slot(first) }
-
 func nodeSlot(base int, k cut, v6 bool) slot {
 	key, shift := keyOf(k.word, v6)
 	return nodeFlag | slot(key)<<60 | (1<<k.bits-1)<<48 | slot(k.bits)<<40 | slot(shift+k.shift)<<32 | slot(base)
 }
 
-func (s slot) leaf() bool               { return int64(s) >= 0 }
-func (s slot) run() (first, end uint32) { return uint32(s), uint32(s) + uint32(s>>32) }
-func (s slot) key() uint8               { return uint8(s >> 60 & (keys - 1)) }
-func (s slot) shift() uint8             { return uint8(s >> 32 & 63) }
-func (s slot) mask() uint32             { return uint32(s >> 48 & (1<<maxCutBits - 1)) }
-func (s slot) child(h *header) uint32   { return uint32(s) + uint32(h.key[s.key()]>>s.shift())&s.mask() }
+func (s slot) leaf() bool             { return int64(s) >= 0 }
+func (s slot) key() uint8             { return uint8(s >> 60 & (keys - 1)) }
+func (s slot) shift() uint8           { return uint8(s >> 32 & 63) }
+func (s slot) mask() uint32           { return uint32(s >> 48 & (1<<maxCutBits - 1)) }
+func (s slot) child(h *header) uint32 { return uint32(s) + uint32(h.key[s.key()]>>s.shift())&s.mask() }
 
 // transport says that a node cuts by ports, or by the protocol if that is asked too.
 func (s slot) transport(proto bool) bool {
@@ -90,7 +87,7 @@ const (
 	priceCopies = 0.8  // bits of selection that doubling the places must bring
 	priceSlots  = 0.6  // bits of selection that a slot for each box must bring
 	entryCost   = 2.0  // nanoseconds for a place of a run, half of which is walked: comparing takes some 40 instructions
-	nearRuns    = 1024 // places that are searched for a run before it is written again: as many more may a short packet have to look at
+	endsSize    = 2048 // ends of runs that are remembered to be shared: twice as many find a place in a hundred more
 	nodeCost    = 1.5  // nanoseconds for a step down: some 20 instructions, and a cache miss that a burst's other packets overlap
 )
 
@@ -110,15 +107,16 @@ type builder struct {
 	hash   [256]uint8
 	turn   uint64                  // of judge
 	count  [1 << maxCutBits]uint64 // by child: the turn, and below 32 bits how many boxes
-	begin  int                     // of the tree's places
-	runs   [nearRuns]uint32        // by hash: where a run was written
+	ends   [endsSize]uint32        // by hash: where an end of a run was written
 	kids   []uint32                // arena of build
 	starts []int32                 // likewise
 	seen   []uint64                // likewise
+
+	entries []uint32 // reused by run
 }
 
 func newBuilder(g *program) *builder {
-	b := &builder{g: g, begin: len(g.places), vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
+	b := &builder{g: g, vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
 	if g.v6 {
 		b.vary = []uint8{0, 1, 2, 3, 4, 5, 6, 7, wordSport, wordDport, wordProto}
 	}
@@ -136,11 +134,10 @@ func (b *builder) trees() (first, n int) {
 		list := groups[k]
 		b.out = b.out[:0]
 		b.last = k == maxTrees-1
-		b.budget = maxPlaces*len(list) + 1024
+		b.budget = min(maxPlaces*len(list)+1024, (maxTail-len(b.g.places))/2)
 		for _, i := range list {
 			b.boxes[i].copies = 0
 		}
-		b.begin = len(b.g.places)
 		root := b.build(list, known{}, 0)
 		b.g.trees = append(b.g.trees, root)
 		if len(b.out) > 0 {
@@ -222,16 +219,16 @@ func (b *builder) narrowAddr(m []uint32) bool {
 	return n > 32 || n >= max(13, bits.Len(uint(len(b.boxes)))) && m[0]|m[1]|m[2] == 0
 }
 
-// build makes the subtree for the boxes of list, which are in order of rank. It writes places in the order of a walk,
-// so that those of a subtree are one run, but for leaves that share one written a little before; entries are numbered as they are met, so that those of a leaf lie together.
+// build makes the subtree for the boxes of list, which are in order of rank. It writes slots in the order of a walk, so that those of a
+// subtree are one run; entries are numbered as they are met, so that those of a leaf lie together.
 func (b *builder) build(list []uint32, at known, depth int) slot {
 	list = b.prune(list, &at)
 	if len(list) <= leafSize || depth > maxLevels {
-		return b.leaf(list)
+		return b.run(list)
 	}
 	k, ok := b.choose(list)
 	if !ok {
-		return b.leaf(list)
+		return b.run(list)
 	}
 	size := 1 << k.bits
 	kidsMark, startMark, seenMark := len(b.kids), len(b.starts), len(b.seen)
@@ -244,7 +241,7 @@ func (b *builder) build(list []uint32, at known, depth int) slot {
 		total += b.children(i, k, func(c uint32) { start[c]++ })
 	}
 	if total > b.budget && depth > 0 {
-		return b.leaf(list)
+		return b.run(list)
 	}
 	kids := take(&b.kids, total)
 	end := int32(0)
@@ -370,45 +367,6 @@ func (b *builder) children(i uint32, k cut, f func(uint32)) int {
 			return 1 << bits.OnesCount32(free)
 		}
 	}
-}
-
-// leaf writes a run of places, or finds the same one near in the tree.
-func (b *builder) leaf(list []uint32) slot {
-	first := len(b.g.places)
-	for _, i := range list {
-		x := &b.boxes[i]
-		if !b.last && x.copies >= maxCopies {
-			if x.copies == maxCopies {
-				b.out = append(b.out, i)
-				x.copies++
-			}
-			continue
-		}
-		x.copies++
-		if x.entry == 0 {
-			b.g.appendEntry(x)
-			x.entry = uint32(b.g.entries())
-		}
-		b.g.places = append(b.g.places, x.entry-1)
-	}
-	n := len(b.g.places) - first
-	b.budget -= n
-	if n == 0 {
-		return leafSlot(0, 0)
-	}
-	run := b.g.places[first:]
-	hash := uint64(n)
-	for _, e := range run {
-		hash = (hash ^ uint64(e)) * 0x9e3779b97f4a7c15
-		hash ^= hash >> 29
-	}
-	seen := &b.runs[hash%nearRuns]
-	if at := int(*seen); at >= max(b.begin, first-nearRuns) && at+n <= first && slices.Equal(b.g.places[at:at+n], run) {
-		b.g.places = b.g.places[:first]
-		return leafSlot(at, n)
-	}
-	*seen = uint32(first)
-	return leafSlot(first, n)
 }
 
 // choose finds the cut that selects best.

@@ -56,11 +56,9 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 			read(inSlots, uint64(s.child(&h)), 8)
 			s = g.slots[s.child(&h)]
 		}
-		at, end := s.run()
-		for i := at; i < end; i++ {
+		for ; s != 0; s = s.behind(g.places) {
 			w.Entries++
-			n := g.places[i]
-			read(inPlaces, uint64(i), 4)
+			n := s.entry()
 			read(inEntries, uint64(n), size)
 			if !g.v6 {
 				read(inShapes, uint64(g.narrow[n].shape()), 32)
@@ -69,7 +67,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 			if r >= best {
 				break
 			}
-			k := cursor{at: i, end: i + 1}
+			k := cursor{at: s >> 32 << 32} // it alone
 			if g.v6 {
 				g.scanWide(&h, &k, 0)
 			} else {
@@ -78,6 +76,9 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 			if k.rank != none {
 				best = r
 				break
+			}
+			if tail := uint64(uint32(s)); tail != 0 {
+				read(inPlaces, tail, 4)
 			}
 		}
 	}
