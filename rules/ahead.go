@@ -15,7 +15,7 @@ const BurstSize = 64
 // not done yet with a step is a list, which is written without branches.
 type ahead struct {
 	lanes   [BurstSize]lane
-	at      [treeSlots * BurstSize]slot   // by tree, then lane: where the packet is; of a leaf the tail moves on
+	at      [treeSlots * BurstSize]slot   // by tree, then lane: where the packet is, and then what is left of the run
 	list    [treeSlots * BurstSize]uint16 // what is not done with a step
 	todo    [BurstSize]uint16             // the lanes of the burst that are in use
 	same    [4]uint64                     // bits by protocol: without odd headers alike says yes
@@ -149,51 +149,40 @@ func (a *ahead) descend(trees, slots []slot, lanes int) {
 }
 
 // runs finds in the leaves that at has the entry of the lowest rank that agrees with each lane.
-func (a *ahead) runs(trees int, places []uint32, entries []narrow, shapes []shape, lanes int) {
+func (a *ahead) runs(trees int, places []slot, entries []narrow, shapes []shape, lanes int) {
 	todo := a.todo[:lanes]
 	n := 0
 	for t := range trees {
 		for _, i := range todo {
 			e := (uint16(t*BurstSize) | i) & (treeSlots*BurstSize - 1)
 			a.list[n&(len(a.list)-1)] = e
-			n += int(-uint64(a.at[e]) >> 63)
+			n += int((-uint64(a.at[e])) >> 63)
 		}
 	}
-	// The first entries of all runs, then those behind one at a time. A run is done where the ranks are beyond what has been found.
-	list := a.list[:n]
-	n = 0
-	for _, e := range list {
-		s := a.at[e&(treeSlots*BurstSize-1)]
-		below := a.lanes[e&(BurstSize-1)].compare(&entries[s.entry()], shapes)
-		a.list[n&(len(a.list)-1)] = e
-		n += int(below & (-uint64(uint32(s)) >> 63)) // below what was found, and the run goes on
-	}
-	for n > 0 {
+	// An entry of all runs at a time. A run is done where the ranks are beyond what has been found.
+	for round := 0; n > 0; round++ {
 		list := a.list[:n]
 		n = 0
 		for _, e := range list {
-			s := &a.at[e&(treeSlots*BurstSize-1)]
-			p := places[uint32(*s)]
-			*s++
-			below := a.lanes[e&(BurstSize-1)].compare(&entries[p&^lastPlace-1], shapes)
+			s, l := a.at[e&(treeSlots*BurstSize-1)], &a.lanes[e&(BurstSize-1)]
+			if round > 0 {
+				s = s.behind(places)
+				a.at[e&(treeSlots*BurstSize-1)] = s
+			}
+			x := &entries[s.entry()]
+			q := newProbe(l.key[keyAddrs], l.key[keyRest])
+			meta, found := x.meta, l.found
+			if x.off(&shapes[x.shape()], &q, allowBit(New, packet.Port(l.key[keyRest]>>48))) != 0 {
+				meta = noEntry
+			}
+			found = min(found, meta)
+			l.found = found
 			a.list[n&(len(a.list)-1)] = e
-			n += int(below &^ uint64(p>>31))
+			_, below := bits.Sub64(x.meta, found, 0)
+			_, goes := bits.Sub64(0, uint64(s&^(entryMask<<entryShift)), 0)
+			n += int(below & goes) // below what was found, and the run goes on
 		}
 	}
-}
-
-// compare compares an entry with a lane as the first packet of a connection, and returns 1 if its rank is below what has been found
-// with it, else 0.
-func (l *lane) compare(x *narrow, shapes []shape) (below uint64) {
-	q := newProbe(l.key[keyAddrs], l.key[keyRest])
-	meta, found := x.meta, l.found
-	if x.off(&shapes[x.shape()], &q, allowBit(New, packet.Port(l.key[keyRest]>>48))) != 0 {
-		meta = noEntry
-	}
-	found = min(found, meta)
-	l.found = found
-	_, below = bits.Sub64(x.meta, found, 0)
-	return below
 }
 
 // settle writes what Match is to return, where the first rule decides. Protocols and verbs are looked up in words of bits: they

@@ -13,4 +13,4 @@ func descendVector(a *ahead, trees, slots []slot, lanes int)
 // runsVector is ahead.runs with an entry compared in one vector of 16 bytes, in ahead_amd64.s.
 //
 //go:noescape
-func runsVector(a *ahead, trees int, places []uint32, entries []narrow, shapes []shape, lanes int)
+func runsVector(a *ahead, trees int, places []slot, entries []narrow, shapes []shape, lanes int)

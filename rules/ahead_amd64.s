@@ -84,39 +84,55 @@ step:
 done:
 	RET
 
-// Compares an entry with the lane whose number AX has: DI lanes, R10 entries, R11 shapes, X0 behind, CX where the entry is, one behind.
-// Leaves the entry's meta in R13, and in CX ones if that is below what has been found with it, else zeros. Uses AX, R14, R15.
+// What is added to a run for its first entry to be the one behind it, and what of a run says that there are more than the first.
+DATA onward<>+0(SB)/8, $-0x3ffffff00000000
+GLOBL onward<>(SB), RODATA|NOPTR, $8
+DATA beside<>+0(SB)/8, $~0x3ffffff00000000
+GLOBL beside<>(SB), RODATA|NOPTR, $8
+
+// An entry and its shape are compared with a lane so, in words of 16 bits:
 //
 //	lane    addr (4 words)    destination port, source port, protocol, port of the wire
 //	        & mask            & all ones
 //	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
 //	        nothing is left   is at most the shape's span
-#define COMPARE \
-	SHLL $5, AX \
-	MOVQ (narrow_meta-16)(R10)(CX*1), R13 \
-	MOVQ R13, R14 \
-	SHRQ $(const_shapeShift-5), R14 \
-	ANDL $-32, R14 \ // the shape's bits are the upper 27 of these 32
-	VMOVDQU (R11)(R14*1), X1 \ // mask, low
-	VPOR X1, X0, X2 \
-	VPAND ahead_lanes(DI)(AX*1), X2, X2 \
-	VPBLENDW $0x1f, -16(R10)(CX*1), X1, X1 \
-	VPSUBW X1, X2, X2 \
-	VPAND shape_meta(R11)(R14*1), X0, X3 \ // meta, span
-	VPSUBUSW X3, X2, X2 \
-	MOVQ (ahead_lanes+lane_found)(DI)(AX*1), R15 \
-	MOVQ R15, CX \
-	CMPQ R13, R15 \
-	CMOVQCS R13, CX \
-	VPTEST X2, X2 \
-	CMOVQEQ CX, R15 \ // agrees: the lower meta
-	MOVQ R15, (ahead_lanes+lane_found)(DI)(AX*1) \
-	CMPQ R13, R15 \
-	SBBL CX, CX
-
-// func runsVector(a *ahead, trees int, places []uint32, entries []narrow, shapes []shape, lanes int)
 //
-// The same steps as ahead.runs, which has the comments. In words of 16 bits an entry and its shape are compared with a lane.
+// AX is the lane's place in at, DX the run, CX so much as to have the entry's number times 16. DI lanes, R10 entries, R11 shapes, X0
+// behind; R13 to R15 and X1 to X3 are used. Where the entry's meta is below what has been found, and the run goes on, R8 is one more.
+#define COMPARE \
+	SHRQ $(const_entryShift-4), CX; \
+	ANDL $(const_entryMask<<4), CX; \
+	ANDL $(const_BurstSize-1), AX; \
+	SHLL $5, AX; \
+	MOVQ (narrow_meta-16)(R10)(CX*1), R13; \
+	MOVQ R13, R14; \
+	SHRQ $(const_shapeShift-5), R14; \
+	ANDL $-32, R14; \
+	VMOVDQU (R11)(R14*1), X1; \
+	VPOR X1, X0, X2; \
+	VPAND ahead_lanes(DI)(AX*1), X2, X2; \
+	VPBLENDW $0x1f, -16(R10)(CX*1), X1, X1; \
+	VPSUBW X1, X2, X2; \
+	VPAND shape_meta(R11)(R14*1), X0, X3; \
+	VPSUBUSW X3, X2, X2; \
+	MOVQ (ahead_lanes+lane_found)(DI)(AX*1), R15; \
+	MOVQ R15, CX; \
+	CMPQ R13, R15; \
+	CMOVQCS R13, CX; \
+	VPTEST X2, X2; \
+	CMOVQEQ CX, R15; \
+	MOVQ R15, (ahead_lanes+lane_found)(DI)(AX*1); \
+	CMPQ R13, R15; \
+	SBBL CX, CX; \
+	ANDQ beside<>(SB), DX; \
+	NEGQ DX; \
+	SBBL DX, DX; \
+	ANDL CX, DX; \
+	SUBL DX, R8
+
+// func runsVector(a *ahead, trees int, places []slot, entries []narrow, shapes []shape, lanes int)
+//
+// The same steps as ahead.runs, which has the comments.
 //
 // DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next round, 0(SP) where it ends.
 TEXT ·runsVector(SB), NOSPLIT, $8-96
@@ -161,20 +177,14 @@ leaf:
 	XORL BX, BX
 	XORL R8, R8
 
-	// The first entries of all runs.
+	// The first entry of all runs.
 first:
 	MOVWLZX (SI)(BX*2), AX
 	INCQ BX
 	MOVQ (R12)(AX*8), DX
 	MOVW AX, (SI)(R8*2)
 	MOVQ DX, CX
-	SHRQ $28, CX                      // what is between entry and tail is zero
-	ANDL $(const_BurstSize-1), AX
 	COMPARE
-	NEGL DX
-	SBBL DX, DX                       // ones: the run goes on
-	ANDL CX, DX
-	SUBL DX, R8
 	CMPQ BX, end-8(SP)
 	JCS  first
 
@@ -189,18 +199,17 @@ round:
 another:
 	MOVWLZX (SI)(BX*2), AX
 	INCQ BX
-	MOVL (R12)(AX*8), DX
+	MOVQ (R12)(AX*8), CX
 	MOVW AX, (SI)(R8*2)
-	INCL (R12)(AX*8)
-	MOVL (R9)(DX*4), DX
-	MOVL DX, CX
-	SHLL $4, CX
-	ANDL $(const_BurstSize-1), AX
+	MOVL CX, DX
+	MOVQ onward<>(SB), R13
+	ADDQ CX, R13
+	SHRQ $const_moreShift, CX
+	MOVQ (R9)(DX*8), DX
+	CMOVQNE R13, DX
+	MOVQ DX, (R12)(AX*8)
+	MOVQ DX, CX
 	COMPARE
-	ADDL DX, DX
-	SBBL DX, DX                       // ones: the last place
-	ANDNL CX, DX, DX
-	SUBL DX, R8
 	CMPQ BX, end-8(SP)
 	JCS  another
 	JMP  round

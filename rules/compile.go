@@ -341,7 +341,7 @@ func (c *compiler) program(f int) {
 		g.policy = Drop
 	}
 	g.names, g.interned, g.done = make(map[string]uint32), make(map[shape]uint32), make(map[deed]uint32)
-	g.places = append(g.places, lastPlace)
+	g.places = append(g.places, 0)
 	b := newBuilder(g)
 	used := make([]bool, len(fc.list))
 	used[0] = true

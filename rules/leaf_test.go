@@ -66,7 +66,7 @@ func TestSharedLeaves(t *testing.T) {
 	t.Logf("%d leaves share an end, %d packets are short", shared, short)
 }
 
-// shares counts the leaves below a slot that end as another one does; seen has the places where those met begin, and within them.
+// shares counts the leaves below a slot that end as another one does; seen has the places of those met.
 func (g *program) shares(s slot, seen map[uint32]bool) (n int) {
 	if !s.leaf() {
 		before := slot(0)
@@ -78,10 +78,10 @@ func (g *program) shares(s slot, seen map[uint32]bool) (n int) {
 		}
 		return n
 	}
-	if tail := uint32(s); tail != 0 && seen[tail] {
+	if place := uint32(s); place != 0 && seen[place] {
 		n = 1
 	}
-	for ; uint32(s) != 0; s = s.behind(g.places) {
+	for ; uint32(s) != 0; s = g.places[uint32(s)] {
 		seen[uint32(s)] = true
 	}
 	return n

@@ -325,7 +325,7 @@ type program struct {
 	done       map[deed]uint32 // numbers of deeds, while compiling
 	trees      []slot          // the roots
 	slots      []slot
-	places     []uint32         // what is in runs behind their first entries
+	places     []slot           // where runs go on
 	narrow     []narrow         // entries of IPv4
 	shapes     []shape          // of these
 	interned   map[shape]uint32 // numbers of shapes, while compiling; later there are few new ones
@@ -433,7 +433,7 @@ func (rs *Ruleset) Size() int {
 	n := 0
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		n += len(g.chains)*16 + len(g.rules)*8 + len(g.deeds)*12 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*4 + len(g.narrow)*16 + len(g.shapes)*32 + len(g.wide)*80 +
+		n += len(g.chains)*16 + len(g.rules)*8 + len(g.deeds)*12 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*8 + len(g.narrow)*16 + len(g.shapes)*32 + len(g.wide)*80 +
 			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
 	}
 	return n

@@ -1,29 +1,31 @@
 package rules
 
-import "slices"
-
-// A leaf is a run: entries in order of rank that a header is compared with, one by one. The first one stands in the slot itself, so
-// that nothing else is read before it and a leaf of one entry takes no more than its slot. The others are places, up to one that says it
-// is the last. So a run may be the end of another one, and those that end alike share that end.
+// A leaf is a run: entries in order of rank that a header is compared with, one by one. Entries are numbered as leaves meet them, so
+// that a run begins with some that lie behind one another, which the slot names itself. Few leaves need more: the slot leads on to
+// another one of the same form, in places, and so on. Runs that end alike share their ends.
 //
-//	leaf    0 | entry:31 | 0:4 | tail:28   the first entry, and where the places of the others begin; tail 0: there are none
-//	place   last:1 | entry:31
+//	0 | more:5 | entry:26 | next:32    the entry and so many more behind it, then those of place next
 //
-// Entries are numbered from 1 here. The slot 0 is an empty run, and place 0 says so of what is behind a run's last entry.
-
+// Entries are numbered from 1 here. 0 is an empty run, and so is place 0, which the last part of a run leads to.
 const (
-	lastPlace = 1 << 31
-	maxTail   = 1<<28 - 1 // tail has as many bits
+	moreShift  = 58
+	moreMax    = 1<<5 - 1
+	entryShift = 32
+	entryMask  = 1<<(moreShift-entryShift) - 1
 )
 
+// There is room for the entries of all rules.
+const _ = uint(entryMask - MaxRules*maxBoxes - maxPatches*maxBoxes)
+
 // entry returns the index of a run's first entry. The run is not empty.
-func (s slot) entry() uint32 { return uint32(s>>32) - 1 }
+func (s slot) entry() uint32 { return uint32(s>>entryShift)&entryMask - 1 }
 
 // behind returns the run that is left behind a run's first entry.
-func (s slot) behind(places []uint32) slot {
-	tail := uint32(s)
-	p := places[tail]
-	return slot(p&^lastPlace)<<32 | slot((tail+1)&(p>>31-1))
+func (s slot) behind(places []slot) slot {
+	if s >= 1<<moreShift {
+		return s - 1<<moreShift + 1<<entryShift
+	}
+	return places[uint32(s)]
 }
 
 // below returns the slots of the subtree of a node: they are one run, for a subtree is written at once, and belongs to one node alone.
@@ -42,7 +44,7 @@ func (g *program) below(s slot) []slot {
 	return g.slots[first:end]
 }
 
-// run writes a leaf of the entries of boxes.
+// run makes a leaf of the entries of boxes.
 func (b *builder) run(list []uint32) slot {
 	entries := b.entries[:0]
 	for _, i := range list {
@@ -63,36 +65,28 @@ func (b *builder) run(list []uint32) slot {
 	}
 	b.entries = entries
 	b.budget -= len(entries)
-	if len(entries) == 0 {
-		return 0
+	run := slot(0)
+	for end := len(entries); end > 0; {
+		first := end - 1
+		for first > 0 && entries[first-1]+1 == entries[first] && end-first <= moreMax {
+			first--
+		}
+		run = slot(end-first-1)<<moreShift | slot(entries[first])<<entryShift | b.place(run)
+		end = first
 	}
-	return slot(entries[0])<<32 | slot(b.tail(entries[1:]))
+	return run
 }
 
-// tail writes the places of entries, unless some run ends with the same ones, and returns where they begin.
-func (b *builder) tail(entries []uint32) int {
-	if len(entries) == 0 {
+// place writes what is left of a run, unless it is there already, and returns where.
+func (b *builder) place(run slot) slot {
+	if run == 0 {
 		return 0
 	}
-	mix := func(hash uint64, entry uint32) uint64 {
-		hash = (hash ^ uint64(entry)) * 0x9e3779b97f4a7c15
-		return hash ^ hash>>29
+	known := &b.places[uint64(run)*0x9e3779b97f4a7c15>>(64-placeBits)]
+	if n := *known; n > 0 && b.g.places[n] == run {
+		return slot(n)
 	}
-	n := len(entries)
-	entries[n-1] |= lastPlace
-	hash := uint64(0)
-	for i := n - 1; i >= 0; i-- {
-		hash = mix(hash, entries[i])
-	}
-	first := len(b.g.places)
-	if at := int(b.ends[hash%endsSize]); at > 0 && at+n <= first && slices.Equal(b.g.places[at:at+n], entries) {
-		return at
-	}
-	b.g.places = append(b.g.places, entries...)
-	hash = 0
-	for i := n - 1; i >= 0; i-- {
-		hash = mix(hash, entries[i])
-		b.ends[hash%endsSize] = uint32(first + i)
-	}
-	return first
+	*known = uint32(len(b.g.places))
+	b.g.places = append(b.g.places, run)
+	return slot(*known)
 }

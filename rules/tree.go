@@ -87,7 +87,7 @@ const (
 	priceCopies = 0.8  // bits of selection that doubling the places must bring
 	priceSlots  = 0.6  // bits of selection that a slot for each box must bring
 	entryCost   = 2.0  // nanoseconds for a place of a run, half of which is walked: comparing takes some 40 instructions
-	endsSize    = 2048 // ends of runs that are remembered to be shared: twice as many find a place in a hundred more
+	placeBits   = 11   // of how many places, as a power of two, it is remembered what stands there, so that runs share their ends
 	nodeCost    = 1.5  // nanoseconds for a step down: some 20 instructions, and a cache miss that a burst's other packets overlap
 )
 
@@ -107,7 +107,7 @@ type builder struct {
 	hash   [256]uint8
 	turn   uint64                  // of judge
 	count  [1 << maxCutBits]uint64 // by child: the turn, and below 32 bits how many boxes
-	ends   [endsSize]uint32        // by hash: where an end of a run was written
+	places [1 << placeBits]uint32  // by hash: where the end of a run was written
 	kids   []uint32                // arena of build
 	starts []int32                 // likewise
 	seen   []uint64                // likewise
@@ -134,7 +134,7 @@ func (b *builder) trees() (first, n int) {
 		list := groups[k]
 		b.out = b.out[:0]
 		b.last = k == maxTrees-1
-		b.budget = min(maxPlaces*len(list)+1024, (maxTail-len(b.g.places))/2)
+		b.budget = maxPlaces*len(list) + 1024
 		for _, i := range list {
 			b.boxes[i].copies = 0
 		}

@@ -67,7 +67,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 			if r >= best {
 				break
 			}
-			k := cursor{at: s >> 32 << 32} // it alone
+			k := cursor{at: slot(n+1) << entryShift} // it alone
 			if g.v6 {
 				g.scanWide(&h, &k, 0)
 			} else {
@@ -77,8 +77,8 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 				best = r
 				break
 			}
-			if tail := uint64(uint32(s)); tail != 0 {
-				read(inPlaces, tail, 4)
+			if s < 1<<moreShift {
+				read(inPlaces, uint64(uint32(s)), 8)
 			}
 		}
 	}
