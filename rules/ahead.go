@@ -193,13 +193,12 @@ func (a *ahead) settle(m *Matcher, g *program, todo []uint16) {
 		l := &a.lanes[i&(BurstSize-1)]
 		r := policy
 		if f := l.found; f != noEntry {
-			s := g.shapes[f>>shapeShift&shapeMask].meta
-			verb := s >> (16 + verbShift) & 15
-			if s&moreMeta != 0 || decides>>verb&1 == 0 {
+			verb := g.shapes[f>>shapeShift&shapeMask].verb()
+			if decides>>verb&1 == 0 {
 				l.found = 0
 				continue
 			}
-			r = uint64(g.rules[f>>rankShift].id) | accepts>>verb&1*settledAccept
+			r = uint64(g.rules[f>>rankShift].id) | uint64(accepts>>verb&1)*settledAccept
 		}
 		rest := l.key[keyRest]
 		same := a.same[rest>>38&3] >> (rest >> 32 & 63) & 1

@@ -2,8 +2,8 @@ package rules
 
 import "golang.org/x/sys/cpu"
 
-// hasVectors says that this processor has what descendVector and runsVector need: AVX and BMI1, as all since 2013.
-func hasVectors() bool { return cpu.X86.HasAVX && cpu.X86.HasBMI1 }
+// hasVectors says that this processor has what descendVector and runsVector need: AVX2 and BMI1, as all since 2015.
+func hasVectors() bool { return cpu.X86.HasAVX2 && cpu.X86.HasBMI1 }
 
 // descendVector is ahead.descend, in ahead_amd64.s.
 //

@@ -1,10 +1,13 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// What is behind the addresses in a key: all ones where an entry's shape has no mask.
-DATA behind<>+0(SB)/8, $0
-DATA behind<>+8(SB)/8, $-1
-GLOBL behind<>(SB), RODATA|NOPTR, $16
+// The free bits of a shape's span moved to where the last bits of the addresses are, and its spans to where the ports are.
+DATA freeBits<>+0(SB)/8, $0x8080800780808005
+DATA freeBits<>+8(SB)/8, $0x8080808080808080
+GLOBL freeBits<>(SB), RODATA|NOPTR, $16
+DATA spans<>+0(SB)/8, $0x8080808080808080
+DATA spans<>+8(SB)/8, $0x8006800403020100
+GLOBL spans<>(SB), RODATA|NOPTR, $16
 
 // func descendVector(a *ahead, trees, slots []slot, lanes int)
 //
@@ -93,12 +96,12 @@ GLOBL beside<>(SB), RODATA|NOPTR, $8
 // An entry and its shape are compared with a lane so, in words of 16 bits:
 //
 //	lane    addr (4 words)    destination port, source port, protocol, port of the wire
-//	        & mask            & all ones
+//	        & mask            & all ones: ones from which as many were shifted out as bits are free
 //	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
 //	        nothing is left   is at most the shape's span
 //
-// AX is the lane's place in at, DX the run, CX so much as to have the entry's number times 16. DI lanes, R10 entries, R11 shapes, X0
-// behind; R13 to R15 and X1 to X3 are used. Where the entry's meta is below what has been found, and the run goes on, R8 is one more.
+// AX is the lane's place in at, DX and CX the run. DI lanes, R10 entries, R11 shapes, X0 ones, X4 freeBits, X5 spans; R13 to R15 and X1
+// to X3 are used. Where the entry's meta is below what has been found, and the run goes on, R8 is one more.
 #define COMPARE \
 	SHRQ $(const_entryShift-4), CX; \
 	ANDL $(const_entryMask<<4), CX; \
@@ -106,14 +109,15 @@ GLOBL beside<>(SB), RODATA|NOPTR, $8
 	SHLL $5, AX; \
 	MOVQ (narrow_meta-16)(R10)(CX*1), R13; \
 	MOVQ R13, R14; \
-	SHRQ $(const_shapeShift-5), R14; \
-	ANDL $-32, R14; \
+	SHRQ $(const_shapeShift-4), R14; \
+	ANDL $(const_shapeMask<<4), R14; \
 	VMOVDQU (R11)(R14*1), X1; \
-	VPOR X1, X0, X2; \
+	VPSHUFB X4, X1, X2; \
+	VPSLLVD X2, X0, X2; \
 	VPAND ahead_lanes(DI)(AX*1), X2, X2; \
+	VPSHUFB X5, X1, X3; \
 	VPBLENDW $0x1f, -16(R10)(CX*1), X1, X1; \
 	VPSUBW X1, X2, X2; \
-	VPAND shape_meta(R11)(R14*1), X0, X3; \
 	VPSUBUSW X3, X2, X2; \
 	MOVQ (ahead_lanes+lane_found)(DI)(AX*1), R15; \
 	MOVQ R15, CX; \
@@ -172,7 +176,9 @@ leaf:
 	MOVQ places_base+16(FP), R9
 	MOVQ entries_base+40(FP), R10
 	MOVQ shapes_base+64(FP), R11
-	VMOVDQU behind<>(SB), X0
+	VPCMPEQD X0, X0, X0
+	VMOVDQU freeBits<>(SB), X4
+	VMOVDQU spans<>(SB), X5
 	MOVQ R8, end-8(SP)
 	XORL BX, BX
 	XORL R8, R8

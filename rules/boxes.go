@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"math/bits"
 	"slices"
 
 	"corewire/internal/packet"
@@ -34,15 +35,13 @@ func (c *compiler) boxes(dst []box, cr *deed, r *Rule) []box {
 		}
 		switch q.op {
 		case opSrc:
-			if !q.not {
-				split(x.val[wordSrc:], x.mask[wordSrc:], r.Src, g.v6)
+			if !q.not && split(x.val[wordSrc:], x.mask[wordSrc:], r.Src, g.v6) {
 				continue
 			}
 			q.a = c.addr(r.Src)
 			before = true
 		case opDst:
-			if !q.not {
-				split(x.val[wordDst:], x.mask[wordDst:], r.Dst, g.v6)
+			if !q.not && split(x.val[wordDst:], x.mask[wordDst:], r.Dst, g.v6) {
 				continue
 			}
 			q.a = c.addr(r.Dst)
@@ -127,13 +126,19 @@ func (c *compiler) boxes(dst []box, cr *deed, r *Rule) []box {
 	return dst
 }
 
-// split writes an address and its mask into a box's words. Of an IPv4 address only the last word is looked at.
-func split(val, mask []uint32, a AddrMatch, v6 bool) {
+// split writes an address and its mask into a box's words. Of an IPv4 address only the last word is looked at, and of a mask of IPv4
+// that is no prefix the ones that it begins with are written, for entries hold no more of it: then it is false.
+func split(val, mask []uint32, a AddrMatch, v6 bool) bool {
 	val[3], mask[3] = uint32(a.Addr.Lo), uint32(a.Mask.Lo)
 	if v6 {
 		val[0], val[1], val[2] = uint32(a.Addr.Hi>>32), uint32(a.Addr.Hi), uint32(a.Addr.Lo>>32)
 		mask[0], mask[1], mask[2] = uint32(a.Mask.Hi>>32), uint32(a.Mask.Hi), uint32(a.Mask.Lo>>32)
+		return true
 	}
+	prefix := ^(^uint32(0) >> bits.LeadingZeros32(^mask[3]))
+	whole := mask[3] == prefix
+	val[3], mask[3] = val[3]&prefix, prefix
+	return whole
 }
 
 // ranges returns the ports that a condition accepts, as rising ranges that do not touch; false when the condition is

@@ -64,13 +64,15 @@
 //
 // A chain of any length is not walked. Its rules are boxes over source, destination, ports and protocol; each chain has
 // one to four trees whose nodes cut by a window of bits of one of these words, and whose leaves are short runs of
-// places in order of rank, each naming a 16-byte entry (80 for IPv6) that is compared without branches. What the rules of
-// a set have in common, masks, ranges, protocol, states and verb, stands once in shapes of 32 bytes that their entries name.
-// State and interfaces are bits there. What an entry cannot hold (flags, negations, …) is tested when it agrees.
+// entries in order of rank, 16 bytes each (80 for IPv6), which are compared without branches. What the rules of
+// a set have in common, prefix lengths, ranges, protocol, states and verb, stands once in shapes of 16 bytes that their entries
+// name. State and interfaces are bits there. What an entry cannot hold (flags, negations, masks of IPv4 that are no prefix, …) is
+// tested when it agrees. A leaf is a word: it names the entries that lie behind one another, and where there are others a second
+// word that other leaves end with as well, see run.go.
 //
-//	header ─► tree 0 ─► node ─► node ─► places ─► entries ┐
-//	       ─► tree 1 ─► node ─► places ─► entries         ├─► lowest rank ─► its other conditions ─► verb
-//	       ─► tree 2 ─► places ─► entries                 ┘    next lowest, when these fail or the verb goes on
+//	header ─► tree 0 ─► node ─► node ─► entries ┐
+//	       ─► tree 1 ─► node ─► entries         ├─► lowest rank ─► its other conditions ─► verb
+//	       ─► tree 2 ─► entries                 ┘    next lowest, when these fail or the verb goes on
 //
 // Why cuts, and why these:
 //   - iptables goes on behind a rule that only counts, and behind a chain that returns: the structure must give all
@@ -82,7 +84,7 @@
 //     wide nodes: few steps down, each a cache miss.
 //   - A cut copies the rules that do not ask for its bits into every child. So rules are first parted by which of
 //     their addresses are narrow for so many rules (as EffiCuts and CutSplit do), each part a tree; a rule that still gets too many
-//     copies moves to the next tree; a cut must earn its copies; and a copy is a place of four bytes, not an entry.
+//     copies moves to the next tree; a cut must earn its copies; and a copy takes a part of a word of eight bytes, not an entry.
 //   - Whatever is behind a final rule that every header at a node agrees with is left out there.
 //
 // A worker has bursts. What the trees cut by is known before the packets are tracked, and those that no connection is known

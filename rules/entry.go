@@ -107,7 +107,7 @@ func (h *header) fill(p *packet.Packet, c *Context) {
 func addrsOf(p *packet.Packet) uint64 { return uint64(uint32(p.Src.Lo))<<32 | uint64(uint32(p.Dst.Lo)) }
 
 // narrow is what a rule asks of an IPv4 packet, as far as it can be compared with a header: 16 bytes, and a shape that
-// it shares with other rules.
+// it shares with other rules. Of an address it asks for the first bits: a mask that is no prefix is tested beside.
 //
 //	addr   source:32 | destination:32
 //	meta   rank:21 | shape:27 | lowest destination port:16
@@ -121,19 +121,31 @@ const (
 	shapeMask  = 1<<(rankShift-shapeShift) - 1
 )
 
-// shape is what entries have in common: real rule sets have few of them, which stay in the nearest cache.
+// shape is what entries have in common: real rule sets have few of them, which stay in the nearest cache. 16 bytes.
 //
-//	mask   of the addresses, as in narrow.addr
-//	low    lowest port of the wire:16 | protocol:16 | lowest source port:16 | 0:16
-//	meta   0:31 | more:1 | allow:16 | protoMask:8 | proto:8
-//	span   how far above the lowest: port of the wire, protocol, source port, destination port, 16 bits each
+//	span   free source bits:8 | 8 | free destination bits:8 | 8 | 16 | 16     between these how far above the lowest: port of the
+//	                                                                    wire, protocol, source port, destination port
+//	low    lowest port of the wire:16 | protocol:16 | lowest source port:16 | verb:4 | allow:12
 //
-// A port p agrees when p-lowest, modulo 2^16, is at most its span; so does the protocol. allow has a bit for each state and
-// port of the wire, see allowBit, and the verb; of the ports of the wire low and span say which are allowed to packets that begin a
-// connection, as prepared bursts ask. more: the rule has conditions that the entry does not hold.
-type shape struct{ mask, low, meta, span uint64 }
+// Free are the last bits of an address, which the entry does not ask for. A port p agrees when p-lowest, modulo 2^16, is at most
+// its span; so does the protocol. allow has a bit for each state and port of the wire, see allowBit; of the ports of the wire low
+// and span say which are allowed to packets that begin a connection, as prepared bursts ask.
+type shape struct{ span, low uint64 }
 
-const moreMeta = 1 << 32 // more in shape.meta
+// Where the free bits stand in a shape's span.
+const (
+	freeSrc = 56
+	freeDst = 40
+)
+
+// moreVerb is in the place of the verb in the shape of an entry whose rule has conditions that the entry does not hold: who tests
+// them finds the verb with them.
+const moreVerb = 14
+
+// mask returns the bits that are asked of narrow.addr.
+func (s *shape) mask() uint64 {
+	return uint64(^uint32(0)<<(s.span>>freeSrc))<<32 | uint64(^uint32(0)<<(s.span>>freeDst&0xff))
+}
 
 // deadShape is the number of the shape that agrees with no packet.
 const deadShape = 0
@@ -160,8 +172,7 @@ func (x *narrow) off(s *shape, h *probe, allow uint8) uint64 {
 	lowest := x.meta&0xffff | s.low<<16&(0xffff<<32)
 	span := s.span&0xffff | s.span<<16&(0xffff<<32)
 	past := (h.ports - lowest) & portLanes
-	m := s.meta
-	return (h.addr^x.addr)&s.mask | ^((span|portBorrow)-past)&portBorrow | (h.proto^m)&(m>>8)&0xff | ^(m>>(16+allow&15))&1
+	return (h.addr^x.addr)&s.mask() | ^((span|portBorrow)-past)&portBorrow | (h.proto^s.low>>32)&^(s.span>>32)&0xff | ^(s.low>>(allow&15))&1
 }
 
 func (x *narrow) shape() uint32 { return uint32(x.meta>>shapeShift) & shapeMask }
@@ -169,17 +180,20 @@ func (x *narrow) shape() uint32 { return uint32(x.meta>>shapeShift) & shapeMask 
 // newNarrow packs an entry; of its addresses only the last word counts.
 func (g *program) newNarrow(x *wide) narrow {
 	const wire = allowAll & (1<<packet.Ports - 1)
-	s := shape{
-		mask: uint64(uint32(x.srcMask.Lo))<<32 | uint64(uint32(x.dstMask.Lo)),
-		meta: uint64(x.rule>>31)<<32 | uint64(x.allow)<<16 | uint64(x.protoMask)<<8 | uint64(x.proto),
-	}
 	in, inSpan := uint64(packet.Ports), uint64(0) // none
 	if allow := x.allow >> allowBit(New, 0) & wire; allow != 0 {
 		in = uint64(bits.TrailingZeros16(allow))
 		inSpan = uint64(bits.Len16(allow)-1) - in
 	}
-	s.low = in<<48 | uint64(x.proto&x.protoMask)<<32 | uint64(x.sport)<<16
-	s.span = inSpan<<48 | uint64(^x.protoMask)<<32 | uint64(x.sportSpan)<<16 | uint64(x.dportSpan)
+	allow := uint64(x.allow)
+	if x.rule >= more {
+		allow = allow&allowAll | moreVerb<<verbShift
+	}
+	src, dst := bits.TrailingZeros32(uint32(x.srcMask.Lo)), bits.TrailingZeros32(uint32(x.dstMask.Lo))
+	s := shape{
+		span: uint64(src)<<freeSrc | inSpan<<48 | uint64(dst)<<freeDst | uint64(^x.protoMask)<<32 | uint64(x.sportSpan)<<16 | uint64(x.dportSpan),
+		low:  in<<48 | uint64(x.proto&x.protoMask)<<32 | uint64(x.sport)<<16 | allow,
+	}
 	return narrow{
 		addr: uint64(uint32(x.src.Lo))<<32 | uint64(uint32(x.dst.Lo)),
 		meta: uint64(x.rule&^more)<<rankShift | uint64(g.intern(s))<<shapeShift | uint64(x.dport),
@@ -189,7 +203,7 @@ func (g *program) newNarrow(x *wide) narrow {
 // intern returns the number of a shape.
 func (g *program) intern(s shape) uint32 {
 	if len(g.shapes) == 0 {
-		g.shapes = append(g.shapes, shape{low: packet.Ports << 48, meta: deadVerb << (16 + verbShift)})
+		g.shapes = append(g.shapes, shape{low: packet.Ports<<48 | deadVerb<<verbShift})
 	}
 	n, ok := g.interned[s]
 	if g.interned == nil {
@@ -213,13 +227,18 @@ func (x *narrow) unpack(shapes []shape) wide {
 	s := &shapes[x.shape()]
 	w := wide{
 		sport: uint16(s.low >> 16), sportSpan: uint16(s.span >> 16), dport: uint16(x.meta), dportSpan: uint16(s.span),
-		proto: uint8(s.meta), protoMask: uint8(s.meta >> 8), allow: s.allow(), rule: x.ranked() | uint32(s.meta>>32)<<31,
+		proto: uint8(s.low >> 32), protoMask: ^uint8(s.span >> 32), allow: uint16(s.low), rule: x.ranked(),
 	}
-	w.src.Lo, w.srcMask.Lo, w.dst.Lo, w.dstMask.Lo = x.addr>>32, s.mask>>32, x.addr&(1<<32-1), s.mask&(1<<32-1)
+	if s.verb() == moreVerb {
+		w.rule |= more
+	}
+	mask := s.mask()
+	w.src.Lo, w.srcMask.Lo, w.dst.Lo, w.dstMask.Lo = x.addr>>32, mask>>32, x.addr&(1<<32-1), mask&(1<<32-1)
 	return w
 }
 
-func (s *shape) allow() uint16 { return uint16(s.meta >> 16) }
+// verb returns what the rules of a shape do, or moreVerb.
+func (s *shape) verb() Verb { return Verb(s.low >> verbShift & 15) }
 
 // more is set in wide.rule when the rule has conditions that the entry does not hold.
 const more = 1 << 31
@@ -250,7 +269,7 @@ func (g *program) scanNarrow(h *header, k *cursor, from uint32) {
 		x := &g.narrow[k.at.entry()]
 		s := &g.shapes[x.shape()]
 		if rank := x.ranked(); x.off(s, &q, h.allow) == 0 && rank >= from {
-			k.rank, k.verb, k.more = rank, Verb(s.allow()>>verbShift), s.meta&moreMeta != 0
+			k.rank, k.verb, k.more = rank, s.verb(), s.verb() == moreVerb
 			return
 		}
 	}
@@ -310,7 +329,7 @@ func (g *program) shortRun(h *header, k *cursor, run slot, from uint32) {
 		}
 		if !g.v6 {
 			n := &g.narrow[at]
-			if (h.key[keyAddrs]^n.addr)&g.shapes[n.shape()].mask != 0 {
+			if (h.key[keyAddrs]^n.addr)&g.shapes[n.shape()].mask() != 0 {
 				continue
 			}
 		}
@@ -333,7 +352,7 @@ func (g *program) shortRun(h *header, k *cursor, run slot, from uint32) {
 			bit = allowShort(packet.Port(h.allow & 1))
 		}
 		if x.allow>>bit&1 != 0 || lost {
-			k.rank, k.verb, k.more = rank, Verb(x.allow>>verbShift), true
+			k.rank, k.verb, k.more = rank, moreVerb, true
 			return
 		}
 	}

@@ -2,7 +2,7 @@ package rules
 
 // first is the way of nearly all packets: the first rule of the chain that they enter by agrees by its entry alone and
 // decides. It does what run does, without what is only needed to go on behind a rule. It returns none when no rule agrees,
-// and goOn when run has to look.
+// and a verb that does not decide when run has to look.
 //
 // All trees first, then the runs: the memory accesses of each step do not wait for one another. A run is left where the
 // ranks are beyond what another one has given.
@@ -22,7 +22,7 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 	}
 	q := h.probe()
 	places, list := g.places, g.narrow
-	best, found := none, uint64(0)
+	best, found := none, VerbNone
 	shapes := g.shapes
 	for _, s := range leaves[:len(trees)] {
 		for ; s != 0; s = s.behind(places) {
@@ -31,16 +31,13 @@ func (g *program) first(h *header) (rank uint32, verb Verb) {
 			r := x.ranked()
 			if off := x.off(s, &q, h.allow); off == 0 || r >= best {
 				if r < best {
-					best, found = r, s.meta
+					best, found = r, s.verb()
 				}
 				break
 			}
 		}
 	}
-	if found&moreMeta != 0 { // and when none was found, found is 0
-		return best, VerbNone
-	}
-	return best, Verb(found >> (16 + verbShift) & 15)
+	return best, found
 }
 
 // firstWide is the end of first for IPv6.

@@ -110,7 +110,7 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 			sp--
 			continue
 		}
-		r, verb := g.deed(k.rank), k.verb
+		r := g.deed(k.rank)
 		known := true
 		if k.more {
 			o := no
@@ -118,7 +118,7 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 				continue
 			}
 		}
-		switch verb {
+		switch r.verb {
 		case VerbAccept:
 			return Admitted
 		case VerbDrop, VerbReject:
@@ -140,14 +140,14 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 			}
 		case VerbReturn, VerbJump, VerbGoto:
 			if known {
-				sp = j.follow(w, stack, sp, verb, r)
+				sp = j.follow(w, stack, sp, r)
 				continue
 			}
 			if j.forks--; j.forks < 0 {
 				return Admitted
 			}
 			other := append([]frame(nil), stack...)
-			if j.run(w, other, j.follow(w, other, sp, verb, r), p, c) == Admitted {
+			if j.run(w, other, j.follow(w, other, sp, r), p, c) == Admitted {
 				return Admitted
 			}
 		}
@@ -155,8 +155,8 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 }
 
 // follow goes where a rule leads, and returns the new top of the stack.
-func (j *Judge) follow(w *walk, stack []frame, sp int, verb Verb, r *deed) int {
-	switch verb {
+func (j *Judge) follow(w *walk, stack []frame, sp int, r *deed) int {
+	switch r.verb {
 	case VerbReturn:
 		stack[sp].n = 0
 		return sp

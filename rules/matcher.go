@@ -49,7 +49,7 @@ type cursor struct {
 	rank  uint32 // of the entry that was found, when ready; else no entry that is left is below it
 	ready bool   // it agrees with the packet
 	more  bool   // its rule has conditions to be tested
-	verb  Verb   // what its rule does
+	verb  Verb   // what its rule does, unless more
 }
 
 // NewMatcher makes a matcher for one worker. All its memory is allocated here.
@@ -275,7 +275,9 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			continue
 		}
 		id, r := g.rules[k.rank].id, g.deed(k.rank)
+		verb := k.verb
 		if k.more {
+			verb = r.verb
 			switch w.matches(r, p, c) {
 			case no:
 				continue
@@ -288,11 +290,11 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 				w.note(id)
 				return Drop, id
 			case doomed:
-				return w.doom(r, id, k.verb, p, c)
+				return w.doom(r, id, p, c)
 			}
 		}
 		w.note(id)
-		switch k.verb {
+		switch verb {
 		case VerbAccept:
 			return Accept, id
 		case VerbDrop, VerbReject:
@@ -319,9 +321,9 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 }
 
 // doom carries out a rule that holds, of a packet that is dropped behind it.
-func (w *walk) doom(r *deed, id RuleID, verb Verb, p *packet.Packet, c *Context) (Verdict, RuleID) {
+func (w *walk) doom(r *deed, id RuleID, p *packet.Packet, c *Context) (Verdict, RuleID) {
 	w.note(id)
-	switch verb {
+	switch r.verb {
 	case VerbDrop, VerbReject:
 		return Drop, id
 	case VerbLog:

@@ -517,7 +517,7 @@ func (x wide) moved(d uint32) wide {
 }
 
 func (x narrow) meets(y narrow, shapes []shape) bool {
-	if (x.addr^y.addr)&shapes[x.shape()].mask&shapes[y.shape()].mask != 0 {
+	if (x.addr^y.addr)&shapes[x.shape()].mask()&shapes[y.shape()].mask() != 0 {
 		return false
 	}
 	return x.unpack(shapes).meets(y.unpack(shapes), shapes)

@@ -433,7 +433,7 @@ func (rs *Ruleset) Size() int {
 	n := 0
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		n += len(g.chains)*16 + len(g.rules)*8 + len(g.deeds)*12 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*8 + len(g.narrow)*16 + len(g.shapes)*32 + len(g.wide)*80 +
+		n += len(g.chains)*16 + len(g.rules)*8 + len(g.deeds)*12 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*8 + len(g.narrow)*16 + len(g.shapes)*16 + len(g.wide)*80 +
 			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
 	}
 	return n

@@ -61,7 +61,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 			n := s.entry()
 			read(inEntries, uint64(n), size)
 			if !g.v6 {
-				read(inShapes, uint64(g.narrow[n].shape()), 32)
+				read(inShapes, uint64(g.narrow[n].shape()), 16)
 			}
 			r := g.rankOf(n)
 			if r >= best {
