@@ -198,7 +198,7 @@ func (a *ahead) settle(m *Matcher, g *program, todo []uint16) {
 				l.found = 0
 				continue
 			}
-			r = uint64(g.rules[f>>rankShift].id) | uint64(accepts>>verb&1)*settledAccept
+			r = uint64(g.rules[f>>rankShift].id()) | uint64(accepts>>verb&1)*settledAccept
 		}
 		rest := l.key[keyRest]
 		same := a.same[rest>>38&3] >> (rest >> 32 & 63) & 1

@@ -130,11 +130,11 @@ func (rs *Ruleset) unguarded() (out []Finding) {
 		drops := false
 		for k := range baseTable {
 			g := &rs.prog[2*k+v]
-			drops = drops || g.policy == Drop && (k == baseFilter || rs.has[2*k+v]) ||
-				slices.ContainsFunc(g.rules, func(r rule) bool {
-					v := g.does(r).verb
-					return v == VerbDrop || v == VerbReject
-				})
+			drops = drops || g.policy == Drop && (k == baseFilter || rs.has[2*k+v])
+			for rank := range g.rules {
+				v := g.deed(uint32(rank)).verb
+				drops = drops || v == VerbDrop || v == VerbReject
+			}
 		}
 		if !drops {
 			out = append(out, Finding{Pos{}, FindingOpen, NoRule, fmt.Sprintf("every %v packet is accepted: no rule and no policy drops any", f), "is a rule file for it missing?"})
@@ -196,7 +196,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 		search.enter(uint32(n))
 		for rank := ch.firstRank; rank < ch.rank; rank++ {
 			each()
-			id := g.rules[rank].id
+			id := g.rules[rank].id()
 			s := &found.rules[id]
 			s.compiled = true
 			if s.reached {
@@ -215,7 +215,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 				}
 				never = false
 				if one := search.holder(&x, rank); one != none {
-					by = append(by, g.rules[one].id)
+					by = append(by, g.rules[one].id())
 					continue
 				}
 				switch search.box(rank, &x) {
@@ -225,7 +225,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 					s.unsure = true
 				default:
 					for _, r := range search.used {
-						by = append(by, g.rules[r].id)
+						by = append(by, g.rules[r].id())
 					}
 				}
 				if s.reached {

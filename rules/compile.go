@@ -367,7 +367,9 @@ func (c *compiler) program(f int) {
 			}
 			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
-			g.rules = append(g.rules, rule{r.id, g.indexOf(cr)})
+			rank := uint32(len(g.rules))
+			g.replaceRules(rank, rank, 1)
+			g.setRule(rank, r.id, cr)
 			g.ruled(r.id)
 		}
 		first, n := b.trees()
@@ -381,6 +383,9 @@ func (c *compiler) program(f int) {
 	}
 	// What is left over from growing would stay for as long as the rule set does.
 	g.rules, g.slots, g.trees, g.places = trim(g.rules), trim(g.slots), trim(g.trees), trim(g.places)
+	if g.does != nil {
+		g.does = trim(g.does)
+	}
 	g.narrow, g.wide = trim(g.narrow), trim(g.wide)
 	g.shapes, g.interned = trim(g.shapes), nil
 	g.deeds, g.done = trim(g.deeds), nil

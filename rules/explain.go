@@ -113,7 +113,7 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		id, r := g.rules[at.rank].id, g.deed(at.rank)
+		id, r := g.rules[at.rank].id(), g.deed(at.rank)
 		at.rank++
 		cc.liveRule, cc.liveConns, cc.liveMatches = id, 0, rs.info(id).Rule.Matches
 		why, o := cc.try(rs.info(id).Rule, p, c)

@@ -11,15 +11,16 @@ import (
 )
 
 // TestSharedLeaves: where leaves share the ends of their runs, packets whose transport header is short, for which all runs of a subtree
-// are looked at, are judged as by the linear form.
+// are looked at, are judged as by the linear form, also by rules with masks that are no prefix.
 func TestSharedLeaves(t *testing.T) {
 	shared, short := 0, 0
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 21))
 		var b strings.Builder
 		b.WriteString("*filter\n:FORWARD DROP [0:0]\n:u - [0:0]\n")
+		masks := [][]string{{"32", "27", "24", "24", "24", "16"}, {"32", "27", "24", "255.255.6.0", "24", "255.255.255.15"}}[seed%2]
 		address := func() string {
-			return fmt.Sprintf("10.0.%d.%d/%d", r.IntN(8), r.IntN(256), []int{32, 27, 24, 24, 24, 16}[r.IntN(6)])
+			return fmt.Sprintf("10.0.%d.%d/%s", r.IntN(8), r.IntN(256), masks[r.IntN(6)])
 		}
 		for _, chain := range []string{"FORWARD", "u"} {
 			for range 300 {

@@ -274,7 +274,7 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			f = &stack[sp]
 			continue
 		}
-		id, r := g.rules[k.rank].id, g.deed(k.rank)
+		id, r := g.rules[k.rank].id(), g.deed(k.rank)
 		verb := k.verb
 		if k.more {
 			verb = r.verb

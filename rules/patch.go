@@ -184,8 +184,8 @@ func (rs *Ruleset) list(old *Ruleset, s step) (came RuleID) {
 // rank returns the rank that a rule has in a chain of a program; false if it is not there.
 func (rs *Ruleset) rank(g *program, ch chain, id RuleID) (uint32, bool) {
 	want := rs.order(id)
-	for k := rs.lowest(g, ch, want); k < ch.rank && rs.order(g.rules[k].id) == want; k++ {
-		if g.rules[k].id == id {
+	for k := rs.lowest(g, ch, want); k < ch.rank && rs.order(g.rules[k].id()) == want; k++ {
+		if g.rules[k].id() == id {
 			return k, true
 		}
 	}
@@ -194,7 +194,7 @@ func (rs *Ruleset) rank(g *program, ch chain, id RuleID) (uint32, bool) {
 
 // lowest returns the rank of a chain's first rule that does not stand before a place.
 func (rs *Ruleset) lowest(g *program, ch chain, want uint64) uint32 {
-	k, _ := slices.BinarySearchFunc(g.rules[ch.firstRank:ch.rank], want, func(x rule, want uint64) int { return cmp.Compare(rs.order(x.id), want) })
+	k, _ := slices.BinarySearchFunc(g.rules[ch.firstRank:ch.rank], want, func(x rule, want uint64) int { return cmp.Compare(rs.order(x.id()), want) })
 	return ch.firstRank + uint32(k)
 }
 
@@ -219,6 +219,7 @@ func (rs *Ruleset) rankAt(g *program, ch chain, s step, versions Family) uint32 
 
 // clip makes a program copy what it appends to.
 func (g *program) clip() {
+	g.does = slices.Clip(g.does)
 	g.rules, g.trees, g.slots, g.places = slices.Clip(g.rules), slices.Clip(g.trees), slices.Clip(g.slots), slices.Clip(g.places)
 	g.narrow, g.wide = slices.Clip(g.narrow), slices.Clip(g.wide)
 	g.preds, g.addrs, g.ports = slices.Clip(g.preds), slices.Clip(g.addrs), slices.Clip(g.ports)
@@ -268,9 +269,9 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	}
 	moves := added != removed && int(rank+removed) < len(g.rules) // ranks behind it
 	if removed > 0 || moves {
-		g.rules = slices.Clone(g.rules)
+		g.rules, g.does = slices.Clone(g.rules), slices.Clone(g.does)
 	}
-	g.rules = slices.Replace(g.rules, int(rank), int(rank+removed), make([]rule, added)...)
+	g.replaceRules(rank, rank+removed, added)
 
 	// The new rule's conditions and boxes.
 	var boxes []box
@@ -291,7 +292,7 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 			g.effects = append(g.effects, r.Target.Effect.compile(c))
 		}
 		boxes = c.boxes(nil, &cr, r)
-		g.rules[rank] = rule{came, g.indexOf(cr)}
+		g.setRule(rank, came, cr)
 		g.ruled(came)
 	}
 
@@ -321,7 +322,7 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 		over = slices.Clone(g.overlays[at].entries)
 	}
 	x := shift{rank, added, removed, ch.rank}
-	switch hid := removed > 0 && was.does&hides != 0; {
+	switch hid := removed > 0 && was&hides != 0; {
 	case hid && g.v6:
 		over = append(over, uncovered(g.wide, nil, &x)...)
 	case hid:

@@ -70,11 +70,12 @@ func newReach(g *program, total *int, rng *rand.Rand) *reach {
 	}
 	var todo []uint32
 	for c, ch := range g.chains {
-		if slices.ContainsFunc(g.rules[ch.firstRank:ch.rank], func(x rule) bool {
-			v := g.does(x).verb
-			return v == VerbGoto || v.final() && v != VerbReturn
-		}) {
-			r.stops[c] = true
+		for rank := ch.firstRank; rank < ch.rank; rank++ {
+			if v := g.deed(rank).verb; v == VerbGoto || v.final() && v != VerbReturn {
+				r.stops[c] = true
+			}
+		}
+		if r.stops[c] {
 			todo = append(todo, uint32(c))
 		}
 	}

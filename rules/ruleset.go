@@ -321,7 +321,8 @@ type program struct {
 	names      map[string]uint32 // of the chains that packets come to
 	overlays   []overlay         // of changes since the chains were compiled
 	rules      []rule
-	deeds      []deed          // of these
+	does       []uint32        // by rank, indices in deeds; nil while rules have room for them
+	deeds      []deed          // of the rules
 	done       map[deed]uint32 // numbers of deeds, while compiling
 	trees      []slot          // the roots
 	slots      []slot
@@ -372,14 +373,19 @@ type chain struct {
 	firstRank, rank uint32 // rank is one past the last
 }
 
-// rule is one compiled rule: 8 bytes, and a deed that it shares with other rules.
-type rule struct {
-	id   RuleID
-	does uint32 // hides:1 | index in deeds:31
-}
+// rule is one compiled rule, 4 bytes, and a deed that it shares with other rules: hides:1 | index in deeds:11 | RuleID:20.
+type rule uint32
 
-// hides is set in rule.does when building left out rules behind it where it takes all packets.
-const hides = 1 << 31
+const (
+	idBits    = 20
+	deedsMost = 1<<11 - 1 // the highest index in deeds that a rule holds; where there are higher ones, program.does has all
+	hides     = 1 << 31   // building left out rules behind it where it takes all packets
+)
+
+// There is room for the RuleIDs of all rules.
+const _ = uint(1<<idBits - 1 - MaxRules - idExtra - maxPatches)
+
+func (r rule) id() RuleID { return RuleID(r & (1<<idBits - 1)) }
 
 // deed is what a rule does, and asks beside what its entries hold. Rules that ask no more are of few kinds.
 type deed struct {
@@ -392,9 +398,35 @@ type deed struct {
 }
 
 // deed returns what the rule of a rank does.
-func (g *program) deed(rank uint32) *deed { return g.does(g.rules[rank]) }
+func (g *program) deed(rank uint32) *deed {
+	if g.does != nil {
+		return &g.deeds[g.does[rank]]
+	}
+	return &g.deeds[g.rules[rank]>>idBits&deedsMost]
+}
 
-func (g *program) does(r rule) *deed { return &g.deeds[r.does&^hides] }
+// replaceRules puts n rules that are still to be set in the place of those from rank on up to end.
+func (g *program) replaceRules(rank, end, n uint32) {
+	g.rules = slices.Replace(g.rules, int(rank), int(end), make([]rule, n)...)
+	if g.does != nil {
+		g.does = slices.Replace(g.does, int(rank), int(end), make([]uint32, n)...)
+	}
+}
+
+// setRule sets the rule of a rank.
+func (g *program) setRule(rank uint32, id RuleID, d deed) {
+	n := g.indexOf(d)
+	if n > deedsMost && g.does == nil {
+		g.does = make([]uint32, len(g.rules))
+		for i, r := range g.rules {
+			g.does[i] = uint32(r >> idBits & deedsMost)
+		}
+	}
+	if g.does != nil {
+		g.does[rank] = n
+	}
+	g.rules[rank] = rule(min(n, deedsMost))<<idBits | rule(id)
+}
 
 // indexOf returns the index of a deed. While compiling the same ones are one; a change of one rule appends its own.
 func (g *program) indexOf(d deed) uint32 {
@@ -433,7 +465,7 @@ func (rs *Ruleset) Size() int {
 	n := 0
 	for f := range rs.prog {
 		g := &rs.prog[f]
-		n += len(g.chains)*16 + len(g.rules)*8 + len(g.deeds)*12 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*8 + len(g.narrow)*16 + len(g.shapes)*16 + len(g.wide)*80 +
+		n += len(g.chains)*16 + (len(g.rules)+len(g.does))*4 + len(g.deeds)*12 + len(g.trees)*8 + len(g.slots)*8 + len(g.places)*8 + len(g.narrow)*16 + len(g.shapes)*16 + len(g.wide)*80 +
 			len(g.preds)*16 + len(g.addrs)*32 + len(g.ports)*6
 	}
 	return n

@@ -328,7 +328,7 @@ func (b *builder) prune(list []uint32, at *known) []uint32 {
 		}
 		if open == 0 {
 			if n+1 < len(list) && !b.patch {
-				b.g.rules[x.rule].does |= hides
+				b.g.rules[x.rule] |= hides
 			}
 			return list[:n+1]
 		}
