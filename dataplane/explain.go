@@ -98,7 +98,7 @@ func (e *Engine) Explain(ctx context.Context, frame []byte, in packet.Port, stat
 	if r.Verdict != rules.Accept {
 		x.Verdict, x.Reason = Drop, DropRule
 	}
-	x.Cacheable = r.Cacheable && p.Flags&notAlike == 0
+	x.Cacheable = r.Cacheable() && p.Flags&notAlike == 0
 	for i := range steps {
 		x.Asked = append(x.Asked, steps[i].Asked...)
 	}

@@ -55,8 +55,8 @@ func (e *epochs) counts(cached uint32) bool {
 }
 
 // verdict returns what is cached for a result.
-func (e *epochs) verdict(r *rules.Result) uint32 {
-	if r.AskedSets {
+func (e *epochs) verdict(r rules.Result) uint32 {
+	if r.Keep == rules.KeepUntilSets {
 		return e.asked<<rules.TraceBits | r.Trace
 	}
 	return e.plain<<rules.TraceBits | r.Trace

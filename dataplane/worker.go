@@ -274,8 +274,8 @@ func (w *Worker) decide(p *packet.Packet, now conntrack.Tick) DropReason {
 			why = DropRule
 		}
 		w.matcher.Count(m.Trace, length)
-		if m.Cacheable && p.Flags&packet.Marked == 0 {
-			w.table.SetVerdict(&conn, w.epochs.verdict(&m))
+		if m.Cacheable() && p.Flags&packet.Marked == 0 {
+			w.table.SetVerdict(&conn, w.epochs.verdict(m))
 		}
 	}
 	if why == DropRule {

@@ -54,11 +54,11 @@ func kindOf(p *packet.Packet) uint64 {
 	return uint64(p.End-p.L4)<<32 | uint64(p.Flags&askedFlags)
 }
 
-// Settled lanes: trace:24 | 0:6 | cacheable:1 | accept:1 | rule:32; 0 when Match has to look.
+// Settled lanes: trace:24 | 0:5 | keep:2 | accept:1 | rule:32; 0 when Match has to look.
 const (
-	settledAccept    = 1 << 32
-	settledCacheable = 1 << 33
-	settledTrace     = 40
+	settledAccept = 1 << 32
+	settledKeep   = 1 << 33
+	settledTrace  = 40
 )
 
 // Prepare looks up the rules for the packets of a burst, for BurstSize of them at most, that the flow table has no hint for
@@ -205,7 +205,7 @@ func (a *ahead) settle(m *Matcher, g *program, todo []uint16) {
 		if l.kind&uint64(oddHeaders) != 0 {
 			same = 0
 		}
-		l.found = r | same*settledCacheable | (r+1)<<(tracePortBits+traceStateBits+settledTrace) | rest>>48<<(traceStateBits+settledTrace) | uint64(New)<<settledTrace
+		l.found = r | same*settledKeep | (r+1)<<(tracePortBits+traceStateBits+settledTrace) | rest>>48<<(traceStateBits+settledTrace) | uint64(New)<<settledTrace
 	}
 }
 
@@ -220,7 +220,7 @@ func (m *Matcher) MatchPrepared(i int, p *packet.Packet, c *Context) Result {
 	l := &m.ahead.lanes[i&(BurstSize-1)]
 	if f := l.found; f != 0 && c.State == New && l.key[keyRest] == restOf(p.SrcPort, p.DstPort, p.Proto, p.In) && l.key[keyAddrs] == addrsOf(p) && l.kind == kindOf(p) && p.Family == 4 {
 		m.nLogged = 0
-		return Result{Verdict: Verdict(f / settledAccept & 1), Cacheable: f&settledCacheable != 0, Rule: RuleID(f), Trace: uint32(f >> settledTrace)}
+		return Result{Verdict: Verdict(f / settledAccept & 1), Keep: Keep(f / settledKeep & 3), Rule: RuleID(f), Trace: uint32(f >> settledTrace)}
 	}
 	return m.Match(p, c)
 }

@@ -37,7 +37,7 @@ func TestBaseChains(t *testing.T) {
 	rs := compileText(t, tables, IPv4)
 	m := rs.NewMatcher()
 	r := m.Match(tcpPacket(), &Context{State: New})
-	if r.Verdict != Accept || rs.RuleName(r.Rule) != "FORWARD 1" || !r.Cacheable || m.TraceResult(r.Trace) != r {
+	if r.Verdict != Accept || rs.RuleName(r.Rule) != "FORWARD 1" || !r.Cacheable() || m.TraceResult(r.Trace) != r {
 		t.Fatalf("%+v", r)
 	}
 	m.Count(r.Trace, 40)

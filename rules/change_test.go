@@ -239,7 +239,7 @@ func TestChanges(t *testing.T) {
 					r := compare(t, m, l, p, c)
 					c.Mark, c.ConnMark, c.Labels = began.Mark, began.ConnMark, began.Labels
 					s := twin.Match(p, c)
-					if r.Verdict != s.Verdict || !sameRule(m.rs, r.Rule, twin.rs, s.Rule) || r.Cacheable != s.Cacheable || !sameLogged(m, twin) {
+					if r.Verdict != s.Verdict || !sameRule(m.rs, r.Rule, twin.rs, s.Rule) || r.Cacheable() != s.Cacheable() || !sameLogged(m, twin) {
 						t.Fatalf("%+v, compiled anew %+v", r, s)
 					}
 				})
@@ -437,7 +437,7 @@ func FuzzChange(f *testing.F) {
 		c.Taken, d.Taken = make([]Ticket, 0, MaxTickets), make([]Ticket, 0, MaxTickets)
 		m, twin := next.NewMatcher(), want.NewMatcher()
 		r, s := m.Match(&p, &c), twin.Match(&q, &d)
-		if r.Verdict != s.Verdict || !sameRule(next, r.Rule, want, s.Rule) || r.Cacheable != s.Cacheable || c.Mark != d.Mark || c.ConnMark != d.ConnMark || !sameLogged(m, twin) || string(p.Frame) != string(q.Frame) {
+		if r.Verdict != s.Verdict || !sameRule(next, r.Rule, want, s.Rule) || r.Cacheable() != s.Cacheable() || c.Mark != d.Mark || c.ConnMark != d.ConnMark || !sameLogged(m, twin) || string(p.Frame) != string(q.Frame) {
 			t.Fatalf("%+v, compiled anew %+v", r, s)
 		}
 	})

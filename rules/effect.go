@@ -172,7 +172,7 @@ func (m *Matcher) matchLong(p *packet.Packet, c *Context) Result {
 	}
 	// A connection's mark that the packet changed leads the next one another way; one that it left as it was is the mark
 	// for which the way is known, until somebody changes it.
-	result.Cacheable, result.AskedSets = w.cacheable && c.ConnMark == connMark, w.asked
+	result.Keep = keepOf(w.cacheable && c.ConnMark == connMark, w.asked)
 	if w.path > m.direct {
 		m.nodes[w.path-m.direct-1].decided = result.Rule
 	}

@@ -61,7 +61,9 @@ func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {
 			break
 		}
 	}
-	result.Cacheable = alike(p, c) && c.ConnMark == connMark && !slices.ContainsFunc(steps, func(s Step) bool { return len(s.Asked) > 0 })
+	if alike(p, c) && c.ConnMark == connMark && !slices.ContainsFunc(steps, func(s Step) bool { return len(s.Asked) > 0 }) {
+		result.Keep = KeepOn
+	}
 	return steps, result
 }
 

@@ -47,7 +47,7 @@ func TestFollow(t *testing.T) {
 				p, c := g.packet(g.Flow(version(fam)))
 				q, d := *p, *c
 				r, s := m.Match(p, c), fresh.Match(&q, &d)
-				if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable != s.Cacheable {
+				if r.Verdict != s.Verdict || r.Rule != s.Rule || r.Cacheable() != s.Cacheable() {
 					t.Fatalf("seed %d, change %d: %+v, made anew %+v", seed, k, r, s)
 				}
 				if x := m.TraceResult(r.Trace); r.Trace != 0 && (x.Rule != r.Rule || x.Verdict != r.Verdict) {

@@ -144,12 +144,12 @@ func alike(p *packet.Packet, c *Context) bool {
 }
 
 // Match judges one packet. p.Class must be IPv4 or IPv6, p a whole datagram. It does not count: the caller passes
-// Result.Trace to Count, also for later packets of the connection when Result.Cacheable. It allocates nothing.
+// Result.Trace to Count, also for later packets of the connection when Result.Cacheable(). It allocates nothing.
 //
 // The packet passes the base chains behind tracking one after the other: accepted in one it goes on to the next.
 // Result.Rule is what dropped it, or for an accepted packet what accepted it in filter's FORWARD; the trace has all.
 //
-// A Cacheable result holds as long as the connection's mark stays what it was, for packets that came with the same Mark, and,
+// A cacheable result holds as long as the connection's mark stays what it was, for packets that came with the same Mark, and,
 // where sets were asked, until somebody changes a set.
 func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	m.nLogged = 0
@@ -166,7 +166,7 @@ func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	cacheable := alike(p, c)
 	if h.whole {
 		if v, id, ok := m.decide(g, policy, &h); ok {
-			return Result{Verdict: v, Cacheable: cacheable, Rule: id, Trace: (uint32(id)+1)<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
+			return Result{Verdict: v, Keep: keepOf(cacheable, false), Rule: id, Trace: (uint32(id)+1)<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
 		}
 	}
 	w := walk{h: h, m: m, g: g, policy: policy, bytes: uint32(p.End - p.L3), cacheable: cacheable}
@@ -174,7 +174,7 @@ func (m *Matcher) Match(p *packet.Packet, c *Context) Result {
 	if w.full {
 		return Result{Verdict: v, Rule: id}
 	}
-	return Result{Verdict: v, Cacheable: w.cacheable, AskedSets: w.asked, Rule: id, Trace: w.path<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
+	return Result{Verdict: v, Keep: keepOf(w.cacheable, w.asked), Rule: id, Trace: w.path<<(traceStateBits+tracePortBits) | uint32(p.In)<<traceStateBits | uint32(c.State)}
 }
 
 // Count adds one packet of so many bytes (of the IP datagram) to every rule of the trace. Trace 0 does nothing.
@@ -209,7 +209,7 @@ func (m *Matcher) TraceResult(trace uint32) Result {
 	if n > m.direct {
 		id = m.nodes[n-m.direct-1].decided
 	}
-	return Result{Verdict: m.rs.verdict(id), Cacheable: true, Rule: id, Trace: trace}
+	return Result{Verdict: m.rs.verdict(id), Keep: KeepOn, Rule: id, Trace: trace}
 }
 
 // RuleName returns the name of the rule that decided a trace, as Ruleset.RuleName.

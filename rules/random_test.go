@@ -107,8 +107,8 @@ func compare(t *testing.T, m *Matcher, l *linear, p *packet.Packet, c *Context) 
 				}
 			}
 		}
-		if r.Trace != 0 && r.Cacheable != x.Cacheable {
-			t.Fatalf("cacheable %v, and explained as %v: %+v", r.Cacheable, x.Cacheable, steps)
+		if r.Trace != 0 && r.Cacheable() != x.Cacheable() {
+			t.Fatalf("cacheable %v, and explained as %v: %+v", r.Cacheable(), x.Cacheable(), steps)
 		}
 	}
 	if r.Verdict != v || int(r.Rule) != last {
@@ -180,7 +180,7 @@ func TestRandom(t *testing.T) {
 			p, c := g.packet(fl)
 			ok := t.Run("", func(t *testing.T) {
 				r := compare(t, m, l, p, c)
-				if !r.Cacheable {
+				if !r.Cacheable() {
 					return
 				}
 				cached++

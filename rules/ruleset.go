@@ -171,15 +171,36 @@ func (v Verdict) String() string {
 	return "drop"
 }
 
-// Result is the outcome of Match.
+// Result is the outcome of Match. It has no more than four fields, so that the compiler keeps it in registers: a copy in memory would
+// wait for each of them to be written.
 type Result struct {
 	Verdict Verdict
-	// Cacheable: every later packet of the same connection, direction, state and port would take the same trace.
-	Cacheable bool
-	// AskedSets: a set was asked on the way, so that a change of a set by order may make the outcome another.
-	AskedSets bool
-	Rule      RuleID // what decided
-	Trace     uint32 // for Count; below 1<<TraceBits. 0: there was no room to keep it, and Match has counted the packet itself
+	Keep    Keep
+	Rule    RuleID // what decided
+	Trace   uint32 // for Count; below 1<<TraceBits. 0: there was no room to keep it, and Match has counted the packet itself
+}
+
+// Keep says how long every later packet of the same connection, direction, state and port would take the same trace.
+type Keep uint8
+
+const (
+	KeepNot       Keep = iota // it may take another one
+	KeepOn                    // as long as the rules are the same
+	KeepUntilSets             // and until a set is changed by order: one was asked on the way
+)
+
+// Cacheable says that the result is that of later packets too.
+func (r Result) Cacheable() bool { return r.Keep != KeepNot }
+
+// keepOf returns how long a result holds that is cacheable or not, and had sets asked for it or not.
+func keepOf(cacheable, asked bool) Keep {
+	switch {
+	case !cacheable:
+		return KeepNot
+	case asked:
+		return KeepUntilSets
+	}
+	return KeepOn
 }
 
 // Len returns the number of rules.

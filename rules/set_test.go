@@ -78,8 +78,8 @@ COMMIT
 	}
 	check := func(what string, r Result, v Verdict, cacheable bool) {
 		t.Helper()
-		if r.Verdict != v || r.Cacheable != cacheable {
-			t.Errorf("%s: %v by %s, cacheable %v", what, r.Verdict, rs.RuleName(r.Rule), r.Cacheable)
+		if r.Verdict != v || r.Cacheable() != cacheable {
+			t.Errorf("%s: %v by %s, cacheable %v", what, r.Verdict, rs.RuleName(r.Rule), r.Cacheable())
 		}
 	}
 	check("member", send("10.0.0.1", false, packet.Outside), Accept, false) // table mangle looks into a set for each packet

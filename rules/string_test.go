@@ -45,8 +45,8 @@ func TestString(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := rs.NewMatcher()
-		if r := m.Match(&p, &Context{State: New}); r.Verdict != c.want || r.Cacheable {
-			t.Errorf("%s: %v, cacheable %v", c.match, r.Verdict, r.Cacheable)
+		if r := m.Match(&p, &Context{State: New}); r.Verdict != c.want || r.Cacheable() {
+			t.Errorf("%s: %v, cacheable %v", c.match, r.Verdict, r.Cacheable())
 		}
 		if n := testing.AllocsPerRun(10, func() { m.Match(&p, &Context{State: New}) }); n != 0 {
 			t.Errorf("%s: %v allocations", c.match, n)

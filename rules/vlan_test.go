@@ -37,8 +37,8 @@ func TestVLAN(t *testing.T) {
 			p.Frame = tagged(uint16(c.tci))
 		}
 		packet.Parse(&p)
-		if r := rs.NewMatcher().Match(&p, &Context{State: New}); r.Verdict != c.want || r.Cacheable {
-			t.Errorf("%s, tag %#x: %v, cacheable %v", c.match, c.tci, r.Verdict, r.Cacheable)
+		if r := rs.NewMatcher().Match(&p, &Context{State: New}); r.Verdict != c.want || r.Cacheable() {
+			t.Errorf("%s, tag %#x: %v, cacheable %v", c.match, c.tci, r.Verdict, r.Cacheable())
 		}
 	}
 	for _, s := range []string{"", "--vlan-id 4096", "--vlan-id 9:7", "--vlan-pcp 8", "--vlan-id x", "--vlan-id 1 --vlan-id 2"} {
