@@ -13,17 +13,33 @@ const BurstSize = 64
 // packet of a connection. Each step is done for all packets before the next: so the cache misses of a step overlap, and no
 // branch depends on one packet's bytes, which a processor would guess wrongly at the end of each tree and each run. What is
 // not done yet with a step is a list, which is written without branches.
+//
+// The packets that are looked up lie side by side in lanes, as vectors load them. As long as a packet at hand is as its lane's key
+// and kind say and begins a connection, found is its result, whatever has become of the burst.
 type ahead struct {
-	lanes   [BurstSize]lane
-	at      [treeSlots * BurstSize]slot   // by tree, then lane: where the packet is, and then what is left of the run
-	list    [treeSlots * BurstSize]uint16 // what is not done with a step
-	todo    [BurstSize]uint16             // the lanes of the burst that are in use
-	same    [4]uint64                     // bits by protocol: without odd headers alike says yes
-	vectors bool                          // descendVector and runsVector run on this processor
+	key   [2][BurstSize]uint64          // by keyAddrs and keyRest
+	kind  [BurstSize]uint64             // what else Match looks at, see kindOf
+	found [BurstSize]uint64             // of the entries that agreed so far, the lowest meta; noEntry; then as settled
+	at    [treeSlots * BurstSize]slot   // by tree, then lane: where the packet is, and then what is left of the run
+	list  [treeSlots * BurstSize]uint16 // what is not done with a step
+	lane  [BurstSize]uint8              // by packet; noLane
+	same  [4]uint64                     // bits by protocol: without odd headers alike says yes
+	form  form                          // how the steps are done
 }
 
+// form is a way to do the steps, with the same outcome.
+type form uint8
+
+const (
+	plainForm form = iota // in Go
+	entryForm             // in assembly, an entry in a vector of 16 bytes
+	burstForm             // in assembly, eight lanes in vectors of 64 bytes
+)
+
+// newAhead returns one whose steps are done as this processor does them fastest.
 func newAhead() *ahead {
-	a := &ahead{vectors: hasVectors()}
+	a := &ahead{form: fastest()}
+	a.none()
 	for proto := range 256 {
 		if alike(&packet.Packet{Proto: uint8(proto)}, &Context{State: New}) {
 			a.same[proto>>6] |= 1 << (proto & 63)
@@ -32,33 +48,37 @@ func newAhead() *ahead {
 	return a
 }
 
-// lane is what is known of one packet. As long as a packet at hand is as key and kind say and begins a connection, found
-// is its result, whatever has become of the burst. 32 bytes.
-type lane struct {
-	key   [2]uint64 // keyAddrs, keyRest
-	found uint64    // of the entries that agreed so far, the lowest meta; noEntry; then as settled
-	kind  uint64    // what else Match looks at, see kindOf
-}
-
 // noEntry is above every narrow.meta.
 const noEntry = 1<<64 - 1
 
-// few is below how many packets a burst is left to Match: Prepare's loops are for many.
+// noLane is what packets have that are left to Match.
+const noLane = 255
+
+// few is below how many packets a burst is left to Match: the loops here are for many.
 const few = 4
 
-// askedFlags are the flags that Match looks at.
-const askedFlags = packet.PortsValid | oddHeaders
+// group is how many lanes a vector has.
+const group = 8
 
-// kindOf is lane.kind for a packet that begins a connection: its length behind the IP header:32 | 0:16 | flags:16.
+// Flags that Match looks at, and of these what says that there are ports, or that the transport header cannot be found.
+const (
+	portsValid  = packet.PortsValid
+	lostHeaders = packet.BrokenChain | packet.LaterFragment
+	askedFlags  = portsValid | oddHeaders
+)
+
+// kindOf is the kind of a packet that begins a connection: its length behind the IP header:32 | 0:16 | flags:16.
 func kindOf(p *packet.Packet) uint64 {
 	return uint64(p.End-p.L4)<<32 | uint64(p.Flags&askedFlags)
 }
 
-// Settled lanes: trace:24 | 0:5 | keep:2 | accept:1 | rule:32; 0 when Match has to look.
+// Settled lanes: trace:24 | 0:5 | keep:2 | verdict:1 | rule:32; 0 when Match has to look. Where these are:
 const (
-	settledAccept = 1 << 32
-	settledKeep   = 1 << 33
-	settledTrace  = 40
+	settledVerdict = 32
+	settledKeep    = 33
+	settledState   = 40
+	settledPort    = settledState + traceStateBits
+	settledRule    = settledPort + tracePortBits
 )
 
 // Prepare looks up the rules for the packets of a burst, for BurstSize of them at most, that the flow table has no hint for
@@ -66,70 +86,80 @@ const (
 // and without, and packets may change in between. It allocates nothing.
 func (m *Matcher) Prepare(pkts []packet.Packet) {
 	a := m.ahead
-	if m.rs.long {
+	if m.rs.long || len(pkts) < few {
 		return
 	}
-	n := 0
-	for i := range pkts[:min(len(pkts), BurstSize)] {
-		p := &pkts[i]
-		a.todo[n&(BurstSize-1)] = uint16(i)
-		if p.Hint == 0 && p.Family == 4 {
-			n++
-		}
+	n := a.lanes(pkts[:min(len(pkts), BurstSize)])
+	if n < few {
+		a.none()
+		return
 	}
-	if n >= few {
-		m.prepareNarrow(pkts, a.todo[:n])
+	g := &m.rs.prog[filterPlace]
+	ch := g.chains[0]
+	a.lookup(g, g.trees[ch.first:ch.first+ch.n], n)
+	a.finish(g, uint64(m.rs.policyID(filterPlace))|uint64(g.policy)<<settledVerdict, n)
+}
+
+// none forgets which lanes packets have.
+func (a *ahead) none() {
+	for i := range a.lane {
+		a.lane[i] = noLane
 	}
 }
 
 // forget forgets what was found.
-func (a *ahead) forget() {
-	for i := range a.lanes {
-		a.lanes[i].found = 0
+func (a *ahead) forget() { clear(a.found[:]) }
+
+// lanes gives lanes to the packets that are looked up, and returns how many these are.
+func (a *ahead) lanes(pkts []packet.Packet) int {
+	if a.form == burstForm && len(pkts) >= group {
+		return fillBurst(a, pkts)
 	}
+	return a.fill(pkts)
 }
 
-// prepareNarrow is Prepare for the IPv4 packets that are in todo.
-func (m *Matcher) prepareNarrow(pkts []packet.Packet, todo []uint16) {
-	a, g := m.ahead, &m.rs.prog[filterPlace]
+func (a *ahead) fill(pkts []packet.Packet) int {
+	a.none()
 	n := 0
-	for _, i := range todo {
-		p, l := &pkts[i], &a.lanes[i&(BurstSize-1)]
-		if !wholeHeader(p) {
+	for i := range pkts {
+		p := &pkts[i]
+		if p.Hint != 0 || p.Family != 4 || !wholeHeader(p) {
 			continue
 		}
-		l.key[keyAddrs], l.key[keyRest] = addrsOf(p), restOf(p.SrcPort, p.DstPort, p.Proto, p.In)
-		l.kind = kindOf(p)
-		l.found = noEntry
-		todo[n] = i
+		l := n & (BurstSize - 1)
+		a.key[keyAddrs][l], a.key[keyRest][l] = addrsOf(p), restOf(p.SrcPort, p.DstPort, p.Proto, p.In)
+		a.kind[l] = kindOf(p)
+		a.lane[i&(BurstSize-1)] = uint8(l)
 		n++
 	}
-	todo = todo[:n]
-	ch := g.chains[0]
-	trees := g.trees[ch.first : ch.first+ch.n]
-	a.lookup(g, trees, n)
-	a.settle(m, g, todo)
+	return n
 }
 
-// lookup leads the first n lanes of todo down the trees of a chain, and finds in the runs there the entry of the lowest rank that
+// lookup leads the first n lanes down the trees of a chain, and finds in the runs there the entry of the lowest rank that
 // agrees with each as the first packet of a connection.
-func (a *ahead) lookup(g *program, trees []slot, lanes int) {
-	if a.vectors {
-		descendVector(a, trees, g.slots, lanes)
-		runsVector(a, len(trees), g.places, g.narrow, g.shapes, lanes)
-	} else {
-		a.descend(trees, g.slots, lanes)
-		a.runs(len(trees), g.places, g.narrow, g.shapes, lanes)
+func (a *ahead) lookup(g *program, trees []slot, n int) {
+	for l := range a.found {
+		a.found[l] = noEntry
+	}
+	switch a.form {
+	case burstForm:
+		descendBurst(a, trees, g.slots, n)
+		runsVector(a, len(trees), g.places, g.narrow, g.shapes, n)
+	case entryForm:
+		descendVector(a, trees, g.slots, n)
+		runsVector(a, len(trees), g.places, g.narrow, g.shapes, n)
+	default:
+		a.descend(trees, g.slots, n)
+		a.runs(len(trees), g.places, g.narrow, g.shapes, n)
 	}
 }
 
 // descend leads the lanes down the trees, a level of all of them at a time: then at has their leaves.
 func (a *ahead) descend(trees, slots []slot, lanes int) {
-	todo := a.todo[:lanes]
 	n := 0
 	for t, s := range trees {
-		for _, i := range todo {
-			e := (uint16(t*BurstSize) | i) & (treeSlots*BurstSize - 1)
+		for l := range lanes {
+			e := uint16(t*BurstSize+l) & (treeSlots*BurstSize - 1)
 			a.at[e] = s
 			a.list[n&(len(a.list)-1)] = e
 			n += int(s >> 63)
@@ -139,8 +169,8 @@ func (a *ahead) descend(trees, slots []slot, lanes int) {
 		list := a.list[:n]
 		n = 0
 		for _, e := range list {
-			s, l := a.at[e&(treeSlots*BurstSize-1)], &a.lanes[e&(BurstSize-1)]
-			s = slots[uint32(s)+uint32(l.key[s.key()&1]>>s.shift())&s.mask()]
+			s := a.at[e&(treeSlots*BurstSize-1)]
+			s = slots[uint32(s)+uint32(a.key[s.key()&1][e&(BurstSize-1)]>>s.shift())&s.mask()]
 			a.at[e&(treeSlots*BurstSize-1)] = s
 			a.list[n&(len(a.list)-1)] = e
 			n += int(s >> 63)
@@ -150,11 +180,10 @@ func (a *ahead) descend(trees, slots []slot, lanes int) {
 
 // runs finds in the leaves that at has the entry of the lowest rank that agrees with each lane.
 func (a *ahead) runs(trees int, places []slot, entries []narrow, shapes []shape, lanes int) {
-	todo := a.todo[:lanes]
 	n := 0
 	for t := range trees {
-		for _, i := range todo {
-			e := (uint16(t*BurstSize) | i) & (treeSlots*BurstSize - 1)
+		for l := range lanes {
+			e := uint16(t*BurstSize+l) & (treeSlots*BurstSize - 1)
 			a.list[n&(len(a.list)-1)] = e
 			n += int((-uint64(a.at[e])) >> 63)
 		}
@@ -164,19 +193,20 @@ func (a *ahead) runs(trees int, places []slot, entries []narrow, shapes []shape,
 		list := a.list[:n]
 		n = 0
 		for _, e := range list {
-			s, l := a.at[e&(treeSlots*BurstSize-1)], &a.lanes[e&(BurstSize-1)]
+			s, l := a.at[e&(treeSlots*BurstSize-1)], e&(BurstSize-1)
 			if round > 0 {
 				s = s.behind(places)
 				a.at[e&(treeSlots*BurstSize-1)] = s
 			}
 			x := &entries[s.entry()]
-			q := newProbe(l.key[keyAddrs], l.key[keyRest])
-			meta, found := x.meta, l.found
-			if x.off(&shapes[x.shape()], &q, allowBit(New, packet.Port(l.key[keyRest]>>48))) != 0 {
+			rest := a.key[keyRest][l]
+			q := newProbe(a.key[keyAddrs][l], rest)
+			meta, found := x.meta, a.found[l]
+			if x.off(&shapes[x.shape()], &q, allowBit(New, packet.Port(rest>>48))) != 0 {
 				meta = noEntry
 			}
 			found = min(found, meta)
-			l.found = found
+			a.found[l] = found
 			a.list[n&(len(a.list)-1)] = e
 			_, below := bits.Sub64(x.meta, found, 0)
 			_, goes := bits.Sub64(0, uint64(s&^(entryMask<<entryShift)), 0)
@@ -185,47 +215,60 @@ func (a *ahead) runs(trees int, places []slot, entries []narrow, shapes []shape,
 	}
 }
 
-// settle writes what Match is to return, where the first rule decides. Protocols and verbs are looked up in words of bits: they
-// change from packet to packet.
-func (a *ahead) settle(m *Matcher, g *program, todo []uint16) {
-	policy := uint64(m.rs.policyID(filterPlace)) | uint64(g.policy)*settledAccept
-	for _, i := range todo {
-		l := &a.lanes[i&(BurstSize-1)]
+// finish writes what Match is to return for the first n lanes, policy where no rule decides.
+func (a *ahead) finish(g *program, policy uint64, n int) {
+	if a.form == burstForm && len(g.rules) > 0 {
+		settleBurst(a, g.shapes, g.rules, policy, n)
+	} else {
+		a.settle(g.shapes, g.rules, policy, n)
+	}
+}
+
+// settle writes what Match is to return, where the first rule decides. Protocols and verbs are looked
+// up in words of bits: they change from packet to packet.
+func (a *ahead) settle(shapes []shape, list []rule, policy uint64, lanes int) {
+	for l := range lanes {
+		l &= BurstSize - 1
 		r := policy
-		if f := l.found; f != noEntry {
-			verb := g.shapes[f>>shapeShift&shapeMask].verb()
+		if f := a.found[l]; f != noEntry {
+			verb := shapes[f>>shapeShift&shapeMask].verb()
 			if decides>>verb&1 == 0 {
-				l.found = 0
+				a.found[l] = 0
 				continue
 			}
-			r = uint64(g.rules[f>>rankShift].id()) | uint64(accepts>>verb&1)*settledAccept
+			r = uint64(list[f>>rankShift].id()) | accepts>>verb&1<<settledVerdict
 		}
-		rest := l.key[keyRest]
+		rest := a.key[keyRest][l]
 		same := a.same[rest>>38&3] >> (rest >> 32 & 63) & 1
-		if l.kind&uint64(oddHeaders) != 0 {
+		if a.kind[l]&uint64(oddHeaders) != 0 {
 			same = 0
 		}
-		l.found = r | same*settledKeep | (r+1)<<(tracePortBits+traceStateBits+settledTrace) | rest>>48<<(traceStateBits+settledTrace) | uint64(New)<<settledTrace
+		a.found[l] = r | same<<settledKeep | (r+1)<<settledRule | rest>>48<<settledPort | uint64(New)<<settledState
 	}
 }
 
 // Verbs as bits: those that decide, and those that accept.
 const (
-	accepts = 1 << VerbAccept
-	decides = 1<<VerbAccept | 1<<VerbDrop | 1<<VerbReject
+	accepts uint64 = 1 << VerbAccept
+	decides uint64 = 1<<VerbAccept | 1<<VerbDrop | 1<<VerbReject
 )
 
 // MatchPrepared is Match for packet i of the burst that Prepare was called with. The packet need not be the same: it is looked at.
 func (m *Matcher) MatchPrepared(i int, p *packet.Packet, c *Context) Result {
-	l := &m.ahead.lanes[i&(BurstSize-1)]
-	if f := l.found; f != 0 && c.State == New && l.key[keyRest] == restOf(p.SrcPort, p.DstPort, p.Proto, p.In) && l.key[keyAddrs] == addrsOf(p) && l.kind == kindOf(p) && p.Family == 4 {
-		m.nLogged = 0
-		return Result{Verdict: Verdict(f / settledAccept & 1), Keep: Keep(f / settledKeep & 3), Rule: RuleID(f), Trace: uint32(f >> settledTrace)}
+	a := m.ahead
+	if l := a.lane[i&(BurstSize-1)]; l < BurstSize {
+		if f := a.found[l]; f != 0 && c.State == New && a.key[keyRest][l] == restOf(p.SrcPort, p.DstPort, p.Proto, p.In) && a.key[keyAddrs][l] == addrsOf(p) && a.kind[l] == kindOf(p) && p.Family == 4 {
+			m.nLogged = 0
+			return Result{Verdict: Verdict(f >> settledVerdict & 1), Keep: Keep(f >> settledKeep & 3), Rule: RuleID(f), Trace: uint32(f >> settledState)}
+		}
 	}
 	return m.Match(p, c)
 }
 
-// wholeHeader says that the transport header is there as far as any match reads it.
+// longestHeader is as much of a transport header as any match reads, whatever the protocol, see wholeLength.
+const longestHeader = 20
+
+// wholeHeader says that the transport header is certainly there as far as any match reads it.
 func wholeHeader(p *packet.Packet) bool {
-	return p.Flags&(packet.BrokenChain|packet.LaterFragment) == 0 && (p.Flags&packet.PortsValid != 0 || int(p.End)-int(p.L4) >= wholeLength(p.Proto))
+	return p.Flags&lostHeaders == 0 && (p.Flags&portsValid != 0 || int32(p.End-p.L4) >= longestHeader)
 }

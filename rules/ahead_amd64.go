@@ -1,9 +1,37 @@
 package rules
 
-import "golang.org/x/sys/cpu"
+import (
+	"golang.org/x/sys/cpu"
 
-// hasVectors says that this processor has what descendVector and runsVector need: AVX2 and BMI1, as all since 2015.
-func hasVectors() bool { return cpu.X86.HasAVX2 && cpu.X86.HasBMI1 }
+	"corewire/internal/packet"
+)
+
+// fastest returns the fastest form that this processor has all instructions for.
+func fastest() form {
+	x := &cpu.X86
+	switch entries := x.HasAVX2 && x.HasBMI1; {
+	case entries && x.HasBMI2 && x.HasPOPCNT && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VBMI && x.HasAVX512VBMI2:
+		return burstForm // Ice Lake, Zen 4 and later
+	case entries:
+		return entryForm // nearly all since 2015
+	}
+	return plainForm
+}
+
+// fillBurst is ahead.fill for a group of packets at least, in burst_amd64.s.
+//
+//go:noescape
+func fillBurst(a *ahead, pkts []packet.Packet) int
+
+// descendBurst is ahead.descend, in burst_amd64.s.
+//
+//go:noescape
+func descendBurst(a *ahead, trees, slots []slot, lanes int)
+
+// settleBurst is ahead.settle where there are rules, in burst_amd64.s.
+//
+//go:noescape
+func settleBurst(a *ahead, shapes []shape, list []rule, policy uint64, lanes int)
 
 // descendVector is ahead.descend, in ahead_amd64.s.
 //

@@ -13,7 +13,7 @@ GLOBL spans<>(SB), RODATA|NOPTR, $16
 //
 // The same steps as ahead.descend, which has the comments.
 //
-// DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next step, R11 where it ends.
+// DI a, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next step, R11 where it ends.
 TEXT ·descendVector(SB), NOSPLIT, $0-64
 	MOVQ a+0(FP), DI
 	MOVQ trees_base+8(FP), R9
@@ -38,9 +38,8 @@ tree:
 	XORL BX, BX
 
 root:
-	MOVWLZX ahead_todo(DI)(BX*2), AX
+	LEAL (CX)(BX*1), AX
 	INCQ BX
-	ADDL CX, AX
 	MOVQ DX, (R12)(AX*8)
 	MOVW AX, (SI)(R8*2)
 	ADDQ R13, R8
@@ -66,11 +65,11 @@ step:
 	MOVW AX, (SI)(R8*2)
 	MOVL AX, CX
 	ANDL $(const_BurstSize-1), CX
-	SHLL $5, CX
-	ADDQ DI, CX
+	LEAQ (DI)(CX*8), CX
 	MOVQ DX, R13
 	SHRQ $60, R13                     // 8, for the node's flag, and the key
-	MOVQ (ahead_lanes-8*8)(CX)(R13*8), R14
+	SHLL $9, R13
+	MOVQ (ahead_key-8*8*const_BurstSize)(CX)(R13*1), R14
 	MOVQ DX, R13
 	SHRQ $32, R13                     // bits and shift
 	BEXTRQ R13, R14, R14
@@ -100,13 +99,12 @@ GLOBL beside<>(SB), RODATA|NOPTR, $8
 //	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
 //	        nothing is left   is at most the shape's span
 //
-// AX is the lane's place in at, DX and CX the run. DI lanes, R10 entries, R11 shapes, X0 ones, X4 freeBits, X5 spans; R13 to R15 and X1
-// to X3 are used. Where the entry's meta is below what has been found, and the run goes on, R8 is one more.
+// AX is the lane's place in at, then its number, DX and CX the run. DI a, R10 entries, R11 shapes, X0 ones, X4 freeBits, X5 spans; R13 to
+// R15 and X1 to X3 are used. Leaves ones in CX where the entry's meta is below what has been found, and the run goes on, else zeros.
 #define COMPARE \
 	SHRQ $(const_entryShift-4), CX; \
 	ANDL $(const_entryMask<<4), CX; \
 	ANDL $(const_BurstSize-1), AX; \
-	SHLL $5, AX; \
 	MOVQ (narrow_meta-16)(R10)(CX*1), R13; \
 	MOVQ R13, R14; \
 	SHRQ $(const_shapeShift-4), R14; \
@@ -114,31 +112,32 @@ GLOBL beside<>(SB), RODATA|NOPTR, $8
 	VMOVDQU (R11)(R14*1), X1; \
 	VPSHUFB X4, X1, X2; \
 	VPSLLVD X2, X0, X2; \
-	VPAND ahead_lanes(DI)(AX*1), X2, X2; \
+	VMOVQ ahead_key(DI)(AX*8), X3; \
+	VMOVHPS (ahead_key+8*const_BurstSize)(DI)(AX*8), X3, X3; \
+	VPAND X3, X2, X2; \
 	VPSHUFB X5, X1, X3; \
 	VPBLENDW $0x1f, -16(R10)(CX*1), X1, X1; \
 	VPSUBW X1, X2, X2; \
 	VPSUBUSW X3, X2, X2; \
-	MOVQ (ahead_lanes+lane_found)(DI)(AX*1), R15; \
+	MOVQ ahead_found(DI)(AX*8), R15; \
 	MOVQ R15, CX; \
 	CMPQ R13, R15; \
 	CMOVQCS R13, CX; \
 	VPTEST X2, X2; \
 	CMOVQEQ CX, R15; \
-	MOVQ R15, (ahead_lanes+lane_found)(DI)(AX*1); \
+	MOVQ R15, ahead_found(DI)(AX*8); \
 	CMPQ R13, R15; \
 	SBBL CX, CX; \
 	ANDQ beside<>(SB), DX; \
 	NEGQ DX; \
 	SBBL DX, DX; \
-	ANDL CX, DX; \
-	SUBL DX, R8
+	ANDL DX, CX
 
 // func runsVector(a *ahead, trees int, places []slot, entries []narrow, shapes []shape, lanes int)
 //
 // The same steps as ahead.runs, which has the comments.
 //
-// DI lanes, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next round, 0(SP) where it ends.
+// DI a, SI list, R12 at. BX is the place in the list, R8 how much of it is left for the next round, 0(SP) where it ends.
 TEXT ·runsVector(SB), NOSPLIT, $8-96
 	MOVQ a+0(FP), DI
 	MOVQ trees+8(FP), R10
@@ -158,9 +157,8 @@ leavesOfTree:
 	XORL BX, BX
 
 leaf:
-	MOVWLZX ahead_todo(DI)(BX*2), AX
+	LEAL (CX)(BX*1), AX
 	INCQ BX
-	ADDL CX, AX
 	MOVW AX, (SI)(R8*2)
 	MOVQ (R12)(AX*8), DX
 	NEGQ DX                           // carry: not empty
@@ -191,6 +189,7 @@ first:
 	MOVW AX, (SI)(R8*2)
 	MOVQ DX, CX
 	COMPARE
+	SUBL CX, R8
 	CMPQ BX, end-8(SP)
 	JCS  first
 
@@ -216,6 +215,7 @@ another:
 	MOVQ DX, (R12)(AX*8)
 	MOVQ DX, CX
 	COMPARE
+	SUBL CX, R8
 	CMPQ BX, end-8(SP)
 	JCS  another
 	JMP  round

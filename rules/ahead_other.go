@@ -2,9 +2,20 @@
 
 package rules
 
-func hasVectors() bool { return false }
+import "corewire/internal/packet"
 
-// descendVector and runsVector are for amd64.
+func fastest() form { return plainForm }
+
+// The assembly is for amd64.
+
+func fillBurst(a *ahead, pkts []packet.Packet) int { return a.fill(pkts) }
+
+func descendBurst(a *ahead, trees, slots []slot, lanes int) { a.descend(trees, slots, lanes) }
+
+func settleBurst(a *ahead, shapes []shape, list []rule, policy uint64, lanes int) {
+	a.settle(shapes, list, policy, lanes)
+}
+
 func descendVector(a *ahead, trees, slots []slot, lanes int) { a.descend(trees, slots, lanes) }
 
 func runsVector(a *ahead, trees int, places []slot, entries []narrow, shapes []shape, lanes int) {

@@ -11,8 +11,9 @@ import (
 )
 
 // TestPrepare: for bursts of any length, with packets that changed or changed places in between, in any state, MatchPrepared
-// returns what Match does, after changes of rules too; and it has something to return for many.
+// returns what Match does, after changes of rules too, in every form; and it has something to return for many.
 func TestPrepare(t *testing.T) {
+	t.Logf("forms 0 to %d of 0 to %d: this processor has no others", fastest(), burstForm)
 	packets, settled := 0, 0
 	for seed := range uint64(60) {
 		fam := []Family{IPv4, IPv4, IPv6}[seed%3]
@@ -47,7 +48,7 @@ func TestPrepare(t *testing.T) {
 		for range 4 {
 			m := rs.NewMatcher()
 			for range 12 {
-				m.ahead.vectors = hasVectors() && g.IntN(3) > 0
+				m.ahead.form = form(g.IntN(int(fastest()) + 1))
 				n, s := burstOf(t, g, m, fam)
 				packets, settled = packets+n, settled+s
 			}
@@ -129,8 +130,10 @@ func burstOf(t *testing.T, g generator, m *Matcher, fam Family) (n, settled int)
 		if got != want || fmt.Sprint(m.Logged()) != logged {
 			t.Fatalf("packet %d of %d, %+v: %+v, want %+v", i, n, *p, got, want)
 		}
-		if i < BurstSize && m.ahead.lanes[i].found != 0 && c.State == New {
-			settled++
+		if i < BurstSize && c.State == New {
+			if l := m.ahead.lane[i]; l != noLane && m.ahead.found[l] != 0 {
+				settled++
+			}
 		}
 	}
 	return n, settled
@@ -195,14 +198,9 @@ func FuzzLookup(f *testing.F) {
 		}
 		g := &rs.prog[filterPlace]
 		ch := g.chains[0]
-		var a [2]ahead
-		list := 0
-		for i := range BurstSize {
-			if r.IntN(BurstSize) >= int(lanes) {
-				continue
-			}
-			a[0].todo[list] = uint16(i)
-			list++
+		var a [burstForm + 1]ahead
+		used := 1 + int(lanes)%BurstSize
+		for i := range used {
 			var x wide
 			if k := len(g.narrow); k > 0 {
 				x = g.box(r.IntN(k))
@@ -220,19 +218,30 @@ func FuzzLookup(f *testing.F) {
 				dport++
 			}
 			in := packet.Port(r.IntN(packet.Ports))
-			a[0].lanes[i] = lane{key: [2]uint64{uint64(src)<<32 | uint64(dst), restOf(sport, dport, x.proto|uint8(r.Uint32())&^x.protoMask, in)}, found: noEntry}
+			a[0].key[keyAddrs][i], a[0].key[keyRest][i] = uint64(src)<<32|uint64(dst), restOf(sport, dport, x.proto|uint8(r.Uint32())&^x.protoMask, in)
+			a[0].kind[i] = uint64(r.Uint32())<<32 | uint64(packet.Flags(r.Uint32())&askedFlags)
 		}
-		a[1] = a[0]
-		a[1].vectors = hasVectors()
-		for k := range a {
-			a[k].lookup(g, g.trees[ch.first:ch.first+ch.n], list)
+		a[0].same = newAhead().same
+		policy := uint64(rs.policyID(filterPlace)) | uint64(r.IntN(2))<<settledVerdict
+		settled := make([][BurstSize]uint64, fastest()+1)
+		for k := range settled {
+			x := &a[k]
+			x.key, x.kind, x.same, x.form = a[0].key, a[0].kind, a[0].same, form(k)
+			x.lookup(g, g.trees[ch.first:ch.first+ch.n], used)
+			y := *x
+			y.finish(g, policy, used)
+			settled[k] = y.found
+			for i := range used {
+				if settled[k][i] != settled[0][i] {
+					t.Fatalf("lane %d of %d, key %x and %x, kind %x, form %d: settled as %x, want %x", i, used, x.key[0][i], x.key[1][i], x.kind[i], k, settled[k][i], settled[0][i])
+				}
+			}
 		}
-		for _, i := range a[0].todo[:list] {
-			l := &a[0].lanes[i]
+		for i := range used {
 			want := none
 			for k := range g.narrow {
 				x := g.box(k)
-				addrs, rest := l.key[keyAddrs], l.key[keyRest]
+				addrs, rest := a[0].key[keyAddrs][i], a[0].key[keyRest][i]
 				if x.isDead() || uint64(uint32(x.src.Lo)^uint32(addrs>>32))&x.srcMask.Lo != 0 || uint64(uint32(x.dst.Lo)^uint32(addrs))&x.dstMask.Lo != 0 || x.protoMask&(x.proto^uint8(rest>>32)) != 0 {
 					continue
 				}
@@ -246,14 +255,77 @@ func FuzzLookup(f *testing.F) {
 					want = min(want, x.rule&^more)
 				}
 			}
-			for k := range a {
+			for k := range settled {
 				got := none
-				if f := a[k].lanes[i].found; f != noEntry {
+				if f := a[k].found[i]; f != noEntry {
 					got = uint32(f >> rankShift)
 				}
 				if got != want {
-					t.Fatalf("lane %d, key %x, way %d: rank %d, want %d", i, l.key, k, got, want)
+					t.Fatalf("lane %d of %d, key %x and %x, form %d: rank %d, want %d", i, used, a[0].key[0][i], a[0].key[1][i], k, got, want)
 				}
+			}
+		}
+	})
+}
+
+// FuzzFill: every form gives the same lanes to the same packets.
+func FuzzFill(f *testing.F) {
+	for n := range uint8(BurstSize + 1) {
+		f.Add(uint64(n), n)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, n uint8) {
+		r := rand.New(rand.NewPCG(seed, uint64(n)))
+		pkts := make([]packet.Packet, n%(BurstSize+1))
+		odd := 1 + r.IntN(20) // one in so many is left to Match
+		for i := range pkts {
+			p := &pkts[i]
+			p.Key.Set(packet.Addr{Hi: r.Uint64(), Lo: r.Uint64()}, packet.Addr{Hi: r.Uint64(), Lo: r.Uint64()}, 1, 2, 3, 4)
+			p.Src, p.Dst, p.Hash = packet.Addr{Hi: r.Uint64(), Lo: r.Uint64()}, packet.Addr{Hi: r.Uint64(), Lo: r.Uint64()}, r.Uint64()
+			p.L3, p.L4, p.End, p.IPID, p.FragHdr = r.Uint32(), r.Uint32N(1000), 1000+r.Uint32N(60), r.Uint32(), r.Uint32()
+			if r.IntN(2) == 0 {
+				p.End = p.L4 + r.Uint32N(2*longestHeader)
+			}
+			p.SrcPort, p.DstPort, p.FragOff, p.VLAN = uint16(r.Uint32()), uint16(r.Uint32()), uint16(r.Uint32()), uint16(r.Uint32())
+			p.Flags, p.Proto, p.Family, p.In = packet.Flags(r.Uint32())&^lostHeaders, uint8(r.Uint32()), 4, packet.Port(r.IntN(packet.Ports))
+			p.ICMPType, p.ICMPCode, p.TCPFlags, p.TTL, p.TOS = uint8(r.Uint32()), uint8(r.Uint32()), uint8(r.Uint32()), uint8(r.Uint32()), uint8(r.Uint32())
+			p.Class, p.Problem = packet.Class(r.Uint32()), packet.Problem(r.Uint32())
+			if r.IntN(odd) == 0 {
+				switch r.IntN(3) {
+				case 0:
+					p.Hint = 1 << r.IntN(64)
+				case 1:
+					p.Family = []uint8{0, 6, 5, 12}[r.IntN(4)]
+				case 2:
+					p.Flags |= []packet.Flags{packet.BrokenChain, packet.LaterFragment}[r.IntN(2)]
+				}
+			}
+		}
+		var a [burstForm + 1]ahead
+		for k := range int(fastest()) + 1 {
+			x := &a[k]
+			x.form = form(k)
+			for i := range x.lane {
+				x.lane[i] = uint8(r.Uint32()) // of the burst before
+			}
+			n := x.lanes(pkts)
+			for i := range pkts {
+				p, l := &pkts[i], x.lane[i]
+				whole := p.Flags&lostHeaders == 0 && (p.Flags&packet.PortsValid != 0 || p.End-p.L4 >= longestHeader)
+				if p.Hint != 0 || p.Family != 4 || !whole {
+					if l != noLane {
+						t.Fatalf("form %d, packet %d of %d has lane %d: %+v", k, i, len(pkts), l, p)
+					}
+					continue
+				}
+				if int(l) >= n {
+					t.Fatalf("form %d, packet %d of %d has lane %d: %+v", k, i, len(pkts), l, p)
+				}
+				if x.key[keyAddrs][l] != addrsOf(p) || x.key[keyRest][l] != restOf(p.SrcPort, p.DstPort, p.Proto, p.In) || x.kind[l] != kindOf(p) {
+					t.Fatalf("form %d, packet %d of %d, lane %d: key %x and %x, kind %x: %+v", k, i, len(pkts), l, x.key[0][l], x.key[1][l], x.kind[l], p)
+				}
+			}
+			if x.lane != a[0].lane && len(pkts) > 0 {
+				t.Fatalf("form %d: lanes %v, want %v", k, x.lane, a[0].lane)
 			}
 		}
 	})
