@@ -144,7 +144,8 @@ func (a *ahead) lookup(g *program, trees []slot, n int) {
 	switch a.form {
 	case burstForm:
 		descendBurst(a, trees, g.slots, n)
-		runsVector(a, len(trees), g.places, g.narrow, g.shapes, n)
+		left := runsBurst(a, len(trees), g.places, g.narrow, g.shapes, n)
+		restVector(a, g.places, g.narrow, g.shapes, left)
 	case entryForm:
 		descendVector(a, trees, g.slots, n)
 		runsVector(a, len(trees), g.places, g.narrow, g.shapes, n)

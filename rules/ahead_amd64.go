@@ -28,6 +28,16 @@ func fillBurst(a *ahead, pkts []packet.Packet) int
 //go:noescape
 func descendBurst(a *ahead, trees, slots []slot, lanes int)
 
+// runsBurst is ahead.runs as long as lanes have enough company in their group, in burst_amd64.s. It leaves so many lanes in list.
+//
+//go:noescape
+func runsBurst(a *ahead, trees int, places []slot, entries []narrow, shapes []shape, lanes int) (left int)
+
+// restVector is ahead.rest, in ahead_amd64.s.
+//
+//go:noescape
+func restVector(a *ahead, places []slot, entries []narrow, shapes []shape, n int)
+
 // settleBurst is ahead.settle where there are rules, in burst_amd64.s.
 //
 //go:noescape

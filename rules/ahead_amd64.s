@@ -222,3 +222,41 @@ another:
 
 done:
 	RET
+
+// func restVector(a *ahead, places []slot, entries []narrow, shapes []shape, n int)
+//
+// As ahead.rest, which has the comments. DI a, R9 places, R10 entries, R11 shapes, BX the place in the list.
+TEXT ·restVector(SB), NOSPLIT, $0-88
+	MOVQ a+0(FP), DI
+	MOVQ places_base+8(FP), R9
+	MOVQ entries_base+32(FP), R10
+	MOVQ shapes_base+56(FP), R11
+	MOVQ n+80(FP), R12
+	VPCMPEQD X0, X0, X0
+	VMOVDQU freeBits<>(SB), X4
+	VMOVDQU spans<>(SB), X5
+	XORL BX, BX
+	JMP  next
+
+lane:
+	MOVWLZX ahead_list(DI)(BX*2), AX
+	INCQ BX
+	MOVQ ahead_at(DI)(AX*8), R8
+
+entry:
+	MOVL R8, DX
+	MOVQ onward<>(SB), CX
+	ADDQ R8, CX
+	SHRQ $const_moreShift, R8
+	MOVQ (R9)(DX*8), R8
+	CMOVQNE CX, R8
+	MOVQ R8, DX
+	MOVQ R8, CX
+	COMPARE
+	TESTL CX, CX
+	JNZ  entry
+
+next:
+	CMPQ BX, R12
+	JCS  lane
+	RET

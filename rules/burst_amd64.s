@@ -268,61 +268,65 @@ next:
 
 // func descendBurst(a *ahead, trees, slots []slot, lanes int)
 //
-// The list has groups of eight lanes: where they are in at, in bytes. DI a, SI list, R15 slots. BX is the place in the list, R8 how
-// much of it is left for the next level, R11 where it ends. Lanes of a group behind the last one have a header of before.
+// DI a, R15 slots. R11 is the set of groups of eight lanes that are still to go a level down, R8 of those that have further to go.
+// Lanes of a group behind the last one have a header of before.
 TEXT ·descendBurst(SB), NOSPLIT, $0-64
 	MOVQ a+0(FP), DI
 	MOVQ trees_base+8(FP), R9
 	MOVQ trees_len+16(FP), R10
 	MOVQ slots_base+32(FP), R15
 	MOVQ lanes+56(FP), R11
-	LEAQ ahead_list(DI), SI
 	XORL R8, R8
 	ADDQ $(const_group-1), R11
 	ANDQ $-const_group, R11
-	SHLQ $3, R11
+	JZ   done
+	TESTQ R10, R10
 	JZ   done
 	CONST(1<<60, Z16)
 	CONST(63, Z17)
 	CONST(1<<const_maxCutBits-1, Z18)
 	CONST(0xffffffff, Z19)
+	SHRQ $3, R11
+	MOVQ $-1, SI
+	BZHIQ R11, SI, SI // the groups of one tree
+	SHLQ $6, R11
 
 	// The roots.
-	XORL CX, CX // the tree's first lane in at
-	TESTQ R10, R10
-	JZ   done
+	XORL CX, CX // the tree's first group
+	LEAQ ahead_at(DI), AX
 
 tree:
 	MOVQ (R9), DX
 	VPBROADCASTQ DX, Z0
-	SHRQ $63, DX
+	SARQ $63, DX
+	ANDQ SI, DX
+	SHLQ CX, DX
+	ORQ  DX, R8
 	XORL BX, BX
 
 root:
-	LEAQ (CX)(BX*1), AX
-	VMOVDQU64 Z0, ahead_at(DI)(AX*1)
-	MOVW AX, (SI)(R8*2)
-	ADDQ DX, R8
+	VMOVDQU64 Z0, (AX)(BX*1)
 	ADDQ $64, BX
 	CMPQ BX, R11
 	JCS  root
 	ADDQ $8, R9
-	ADDL $(8*const_BurstSize), CX
+	ADDQ $(8*const_BurstSize), AX
+	ADDL $(const_BurstSize/const_group), CX
 	DECQ R10
 	JNZ  tree
 
 	// A step down for all.
 level:
-	TESTQ R8, R8
-	JZ   done
 	MOVQ R8, R11
-	XORL BX, BX
 	XORL R8, R8
+	TESTQ R11, R11
+	JZ   done
 
 step:
-	MOVWLZX (SI)(BX*2), AX
-	INCQ BX
-	MOVW AX, (SI)(R8*2)
+	TZCNTQ R11, BX
+	BLSRQ R11, R11
+	MOVL BX, AX
+	SHLL $6, AX
 	MOVL AX, CX
 	ANDL $(8*const_BurstSize-1), CX
 	VMOVDQU64 ahead_at(DI)(AX*1), Z0
@@ -342,13 +346,219 @@ step:
 	VMOVDQU64 Z0, ahead_at(DI)(AX*1)
 	VPMOVQ2M Z0, K1
 	KMOVB K1, DX
-	NEGL DX                                                 // carry: a node is left
-	ADCQ $0, R8
-	CMPQ BX, R11
-	JCS  step
+	NEGL DX
+	SBBQ DX, DX                                             // ones: a node is left
+	NEGQ DX
+	SHLXQ BX, DX, DX
+	ORQ  DX, R8
+	TESTQ R11, R11
+	JNZ  step
 	JMP  level
 
 done:
+	VZEROUPPER
+	RET
+
+// PAIRS loads eight pairs of words from base + disp + Z10: those of the lanes with even numbers, and those with odd ones. It changes
+// X12 to X14, R9, R10, R12 and R13.
+#define PAIRS(disp, base, evenX, evenY, evenZ, oddX, oddY, oddZ) \
+	VMOVQ         X10, R9; \
+	VPEXTRQ       $1, X10, R10; \
+	VEXTRACTI64X2 $1, Y10, X12; \
+	VEXTRACTI64X2 $2, Z10, X13; \
+	VEXTRACTI64X2 $3, Z10, X14; \
+	VMOVDQU64     disp(base)(R9*1), evenX; \
+	VMOVDQU64     disp(base)(R10*1), oddX; \
+	VMOVQ         X12, R9; \
+	VPEXTRQ       $1, X12, R10; \
+	VMOVQ         X13, R12; \
+	VPEXTRQ       $1, X13, R13; \
+	VINSERTI64X2  $1, disp(base)(R9*1), evenY, evenY; \
+	VINSERTI64X2  $1, disp(base)(R10*1), oddY, oddY; \
+	VMOVQ         X14, R9; \
+	VPEXTRQ       $1, X14, R10; \
+	VINSERTI64X2  $2, disp(base)(R12*1), evenZ, evenZ; \
+	VINSERTI64X2  $2, disp(base)(R13*1), oddZ, oddZ; \
+	VINSERTI64X2  $3, disp(base)(R9*1), evenZ, evenZ; \
+	VINSERTI64X2  $3, disp(base)(R10*1), oddZ, oddZ
+
+// The free bits of a shape's span moved to where the last bits of the addresses are, and its spans to where the ports are.
+DATA freeBits<>+0(SB)/8, $0x8080800780808005
+DATA freeBits<>+8(SB)/8, $0x8080808080808080
+GLOBL freeBits<>(SB), RODATA|NOPTR, $16
+DATA spans<>+0(SB)/8, $0x8080808080808080
+DATA spans<>+8(SB)/8, $0x8006800403020100
+GLOBL spans<>(SB), RODATA|NOPTR, $16
+
+// Words of 16 bits of an entry and its lowest ports that stand in the entry itself, the others in the shape.
+#define ownWords 0x1f1f1f1f
+
+// COMPARE compares the first entries of eight lanes' runs: Z0 has the runs, K1 those that are not empty; CX is the lanes' first, in
+// bytes. DI a, R11 entries, DX shapes. It puts those that agree into found, and leaves K1 to lanes whose entry is below what has
+// been found with it, and whose run goes on. It keeps Z0, and R8, R14, R15, AX, BX and CX.
+//
+// Of four lanes with even numbers, and of four with odd ones, in words of 16 bits:
+//
+//	lane    addr (4 words)    destination port, source port, protocol, port of the wire
+//	        & mask            & all ones: ones from which as many were shifted out as bits are free
+//	        - entry.addr      - lowest: of the destination port from the entry, of the others from the shape
+//	        nothing is left   is at most the shape's span
+#define COMPARE \
+	VPSRLQ      $(const_entryShift-4), Z0, Z10; \
+	VPANDQ      Z21, Z10, Z10; \
+	VPMAXUQ     Z18, Z10, Z10; \ // an empty run loads the first entry
+	PAIRS(-16, R11, X1, Y1, Z1, X2, Y2, Z2); \
+	VPUNPCKHQDQ Z2, Z1, Z3; \ // meta
+	VPSRLQ      $(const_shapeShift-4), Z3, Z10; \
+	VPANDQ      Z16, Z10, Z10; \
+	PAIRS(0, DX, X4, Y4, Z4, X5, Y5, Z5); \
+	VMOVDQU64   ahead_key(DI)(CX*1), Z10; \
+	VMOVDQU64   (ahead_key+8*const_BurstSize)(DI)(CX*1), Z11; \
+	VPUNPCKLQDQ Z11, Z10, Z6; \
+	VPUNPCKHQDQ Z11, Z10, Z7; \
+	VPSHUFB     Z24, Z4, Z8; \
+	VPSHUFB     Z24, Z5, Z9; \
+	VPSLLVD     Z8, Z17, Z8; \ // mask
+	VPSLLVD     Z9, Z17, Z9; \
+	VPANDQ      Z8, Z6, Z6; \
+	VPANDQ      Z9, Z7, Z7; \
+	VPSHUFB     Z25, Z4, Z8; \ // span
+	VPSHUFB     Z25, Z5, Z9; \
+	VMOVDQU16   Z1, K6, Z4; \
+	VMOVDQU16   Z2, K6, Z5; \
+	VPSUBW      Z4, Z6, Z6; \
+	VPSUBW      Z5, Z7, Z7; \
+	VPSUBUSW    Z8, Z6, Z6; \
+	VPSUBUSW    Z9, Z7, Z7; \
+	VPUNPCKLQDQ Z7, Z6, Z8; \
+	VPUNPCKHQDQ Z7, Z6, Z9; \
+	VPORQ       Z8, Z9, Z9; \
+	VPTESTNMQ   Z9, Z9, K1, K2; \
+	VMOVDQU64   ahead_found(DI)(CX*1), Z8; \
+	VPMINUQ     Z3, Z8, K2, Z8; \
+	VMOVDQU64   Z8, ahead_found(DI)(CX*1); \
+	VPCMPUQ     $1, Z8, Z3, K1, K1; \
+	VPTESTMQ    Z19, Z0, K1, K1
+
+// KEEP goes on with the lanes of a group that K1 has, whose runs are in Z0: together, in the set R8, where they are enough, else
+// one by one, in the list, which has R14 lanes. BX is the group, AX 64 times that. It changes R9, R10, R12, R13 and X1.
+#define KEEP \
+	KMOVB        K1, R9; \
+	POPCNTL      R9, R10; \
+	VMOVDQA64.Z  Z0, K1, Z0; \
+	VMOVDQU64    Z0, ahead_at(DI)(AX*1); \
+	SHRL         $3, AX; \
+	VPBROADCASTW AX, X1; \
+	VPADDW       X22, X1, X1; \
+	VPCOMPRESSW  X1, K1, X1; \
+	VMOVDQU64    X1, ahead_list(DI)(R14*2); \
+	XORL         R12, R12; \
+	CMPL         R10, $enoughLanes; \
+	SETCC        R12; \
+	SHLXQ        BX, R12, R13; \
+	ORQ          R13, R8; \
+	DECQ         R12; \
+	ANDQ         R12, R10; \
+	ADDQ         R10, R14
+
+// enoughLanes are as many as take longer one by one than as a group.
+#define enoughLanes 4
+
+DATA numbers<>+0(SB)/8, $0x0003000200010000
+DATA numbers<>+8(SB)/8, $0x0007000600050004
+GLOBL numbers<>(SB), RODATA|NOPTR, $16
+
+// func runsBurst(a *ahead, trees int, places []slot, entries []narrow, shapes []shape, lanes int) (left int)
+//
+// DI a, R15 places, R11 entries, DX shapes. SI is the set of groups that the round is still to look at, R8 of those for the next one, R14
+// how long the list is. A lane whose run is done has 0 in at.
+TEXT ·runsBurst(SB), NOSPLIT, $0-104
+	MOVQ a+0(FP), DI
+	MOVQ trees+8(FP), R10
+	MOVQ lanes+88(FP), R11
+	XORL R8, R8
+	XORL R14, R14
+	ADDQ $(const_group-1), R11
+	SHRQ $3, R11
+	JZ   done
+	TESTQ R10, R10
+	JZ   done
+	CMPQ entries_len+48(FP), $0
+	JEQ  done
+	MOVQ $-1, SI
+	BZHIQ R11, SI, SI // the groups of one tree
+	XORL CX, CX
+
+tree:
+	SHLXQ CX, SI, DX
+	ORQ  DX, R8
+	ADDL $(const_BurstSize/const_group), CX
+	DECQ R10
+	JNZ  tree
+	CONST(const_shapeMask<<4, Z16)
+	VPTERNLOGD $0xff, Z17, Z17, Z17
+	VBROADCASTI64X2 freeBits<>(SB), Z24
+	VBROADCASTI64X2 spans<>(SB), Z25
+	CONST(16, Z18)
+	CONST(~(const_entryMask<<const_entryShift), Z19)
+	CONST(const_entryMask<<4, Z21)
+	CONST((1<<const_entryShift)-(1<<const_moreShift), Z20)
+	CONST(0xffffffff, Z23)
+	MOVL $ownWords, AX
+	KMOVD AX, K6
+	MOVQ places_base+16(FP), R15
+	MOVQ entries_base+40(FP), R11
+	MOVQ shapes_base+64(FP), DX
+	VMOVDQU64 numbers<>(SB), X22
+	MOVQ R8, SI
+	XORL R8, R8
+
+	// The first entries of all runs.
+first:
+	TZCNTQ SI, BX
+	BLSRQ SI, SI
+	MOVL BX, AX
+	SHLL $6, AX
+	MOVL AX, CX
+	ANDL $(8*const_BurstSize-1), CX
+	VMOVDQU64 ahead_at(DI)(AX*1), Z0
+	VPTESTMQ Z0, Z0, K1
+	COMPARE
+	KEEP
+	TESTQ SI, SI
+	JNZ  first
+
+	// Another entry of all runs.
+round:
+	TESTQ R8, R8
+	JZ   done
+	MOVQ R8, SI
+	XORL R8, R8
+
+another:
+	TZCNTQ SI, BX
+	BLSRQ SI, SI
+	MOVL BX, AX
+	SHLL $6, AX
+	MOVL AX, CX
+	ANDL $(8*const_BurstSize-1), CX
+	VMOVDQU64 ahead_at(DI)(AX*1), Z0
+	VPSRLQ $const_moreShift, Z0, Z1
+	VPTESTMQ Z1, Z1, K2
+	VPADDQ Z20, Z0, Z2                     // on to the entry behind
+	VPANDQ Z23, Z0, Z10                    // or to a place
+	GATHER(0, R15, 8)
+	VMOVDQA64 Z2, K2, Z11
+	VMOVDQA64 Z11, Z0
+	VPTESTMQ Z0, Z0, K1
+	COMPARE
+	KEEP
+	TESTQ SI, SI
+	JNZ  another
+	JMP  round
+
+done:
+	MOVQ R14, left+96(FP)
 	VZEROUPPER
 	RET
 
