@@ -283,7 +283,6 @@ TEXT ·descendBurst(SB), NOSPLIT, $0-64
 	TESTQ R10, R10
 	JZ   done
 	CONST(1<<60, Z16)
-	CONST(63, Z17)
 	CONST(1<<const_maxCutBits-1, Z18)
 	CONST(0xffffffff, Z19)
 	SHRQ $3, R11
@@ -335,8 +334,7 @@ step:
 	VMOVDQU64 ahead_key(DI)(CX*1), Z1
 	VMOVDQU64 (ahead_key+8*const_BurstSize)(DI)(CX*1), K2, Z1
 	VPSRLQ $32, Z0, Z2
-	VPANDQ Z17, Z2, Z2
-	VPSRLVQ Z2, Z1, Z1
+	VPRORVQ Z2, Z1, Z1                                      // by the count's lowest 6 bits
 	VPSRLQ $48, Z0, Z3
 	VPTERNLOGQ $0x80, Z18, Z3, Z1                           // all three of them
 	VPANDQ Z19, Z0, Z2
