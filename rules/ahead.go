@@ -218,7 +218,7 @@ func (a *ahead) runs(trees int, places []slot, entries []narrow, shapes []shape,
 
 // finish writes what Match is to return for the first n lanes, policy where no rule decides.
 func (a *ahead) finish(g *program, policy uint64, n int) {
-	if a.form == burstForm && len(g.rules) > 0 {
+	if a.form == burstForm && len(g.narrow) > 0 {
 		settleBurst(a, g.shapes, g.rules, policy, n)
 	} else {
 		a.settle(g.shapes, g.rules, policy, n)

@@ -38,7 +38,7 @@ func runsBurst(a *ahead, trees int, places []slot, entries []narrow, shapes []sh
 //go:noescape
 func restVector(a *ahead, places []slot, entries []narrow, shapes []shape, n int)
 
-// settleBurst is ahead.settle where there are rules, in burst_amd64.s.
+// settleBurst is ahead.settle where there are entries, in burst_amd64.s.
 //
 //go:noescape
 func settleBurst(a *ahead, shapes []shape, list []rule, policy uint64, lanes int)
