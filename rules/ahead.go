@@ -118,6 +118,7 @@ func (a *ahead) lanes(pkts []packet.Packet) int {
 	return a.fill(pkts)
 }
 
+// fill is lanes in Go.
 func (a *ahead) fill(pkts []packet.Packet) int {
 	a.none()
 	n := 0
@@ -225,8 +226,8 @@ func (a *ahead) finish(g *program, policy uint64, n int) {
 	}
 }
 
-// settle writes what Match is to return, where the first rule decides. Protocols and verbs are looked
-// up in words of bits: they change from packet to packet.
+// settle is finish in Go. Where the first rule does not decide, nothing is written that Match could return. Protocols and verbs are
+// looked up in words of bits: they change from packet to packet.
 func (a *ahead) settle(shapes []shape, list []rule, policy uint64, lanes int) {
 	for l := range lanes {
 		l &= BurstSize - 1
