@@ -17,11 +17,16 @@ import (
 	"corewire/rules"
 )
 
-// manyRules is n rules about hosts, networks and ports that match none of the traffic, then the two that do.
-func manyRules(n int) []byte {
+// manyRules is n rules of an IP version about hosts, networks and ports that match none of the traffic, then the two that do.
+func manyRules(f rules.Family, n int) []byte {
 	r := rand.New(rand.NewPCG(1, uint64(n)))
 	b := []byte("*filter\n:FORWARD DROP [0:0]\n")
 	for range n {
+		if f == rules.IPv6 {
+			b = fmt.Appendf(b, "-A FORWARD -s 2001:db8:%x:%x::%x/%d -d 2001:db8:ff::%x:%x -p tcp -m tcp --dport %d -j ACCEPT\n", r.IntN(40), r.IntN(256), r.IntN(256),
+				[]int{48, 64, 128}[r.IntN(3)], r.IntN(16), r.IntN(256), r.IntN(2000))
+			continue
+		}
 		b = fmt.Appendf(b, "-A FORWARD -s 192.%d.%d.%d/%d -d 172.16.%d.%d -p tcp -m tcp --dport %d -j ACCEPT\n", r.IntN(40), r.IntN(256), r.IntN(256),
 			[]int{16, 24, 32}[r.IntN(3)], r.IntN(16), r.IntN(256), r.IntN(2000))
 	}
@@ -32,6 +37,7 @@ func manyRules(n int) []byte {
 type changer struct {
 	rs    *rules.Ruleset
 	rng   *rand.Rand
+	v     rules.Family
 	force func(from, to *rules.Ruleset, m rules.Mapping) error // puts it in force
 
 	took, cpu, bytes map[string]figures // ms, ms, MB, by what was done
@@ -43,7 +49,11 @@ func (c *changer) change(b *testing.B, op rules.EditOp) {
 	what := op.String()
 	edit := rules.Edit{Op: op, Chain: "FORWARD", Number: 1 + c.rng.IntN(c.rs.Len()), Source: "change", Line: 1}
 	if op != rules.EditDelete {
-		edit.Rule = strings.Fields(fmt.Sprintf("-s 192.1.2.%d/32 -p tcp -m tcp --dport %d -j DROP", c.rng.IntN(256), c.rng.IntN(65536)))
+		address := fmt.Sprintf("192.1.2.%d/32", c.rng.IntN(256))
+		if c.v == rules.IPv6 {
+			address = fmt.Sprintf("2001:db8:1:2::%x/128", c.rng.IntN(256))
+		}
+		edit.Rule = strings.Fields(fmt.Sprintf("-s %s -p tcp -m tcp --dport %d -j DROP", address, c.rng.IntN(65536)))
 	}
 	runtime.ReadMemStats(&c.stats)
 	allocated := c.stats.TotalAlloc
@@ -87,28 +97,30 @@ var kinds = [...]rules.EditOp{rules.EditInsert, rules.EditReplace, rules.EditDel
 // worker the longest turn in a hundred and the longest of all are told, in µs of its own time, while nothing else happens and
 // while rules change: a burst with everything that comes with it, and the change of its rules.
 func BenchmarkChange(b *testing.B) {
-	for _, n := range []int{1000, 10_000, 100_000} {
-		text := manyRules(n)
-		b.Run(fmt.Sprintf("rules/%d", n), func(b *testing.B) {
-			c := newChanger(compile(b, text), func(_, _ *rules.Ruleset, _ rules.Mapping) error { return nil })
-			onThread(b)
-			for range changes {
-				for _, op := range kinds {
-					c.change(b, op)
+	for _, v := range []rules.Family{rules.IPv4, rules.IPv6} {
+		for _, n := range []int{1000, 10_000, 100_000} {
+			text := manyRules(v, n)
+			b.Run(fmt.Sprintf("%s/rules/%d", v, n), func(b *testing.B) {
+				c := newChanger(compile(b, text), v, func(_, _ *rules.Ruleset, _ rules.Mapping) error { return nil })
+				onThread(b)
+				for range changes {
+					for _, op := range kinds {
+						c.change(b, op)
+					}
 				}
-			}
-			c.report(b)
-		})
-		b.Run(fmt.Sprintf("engine/%d", n), func(b *testing.B) { changeRunning(b, compile(b, text)) })
+				c.report(b)
+			})
+			b.Run(fmt.Sprintf("%s/engine/%d", v, n), func(b *testing.B) { changeRunning(b, v, compile(b, text)) })
+		}
 	}
 }
 
-func newChanger(rs *rules.Ruleset, force func(from, to *rules.Ruleset, m rules.Mapping) error) *changer {
-	return &changer{rs: rs, rng: rand.New(rand.NewPCG(3, 4)), force: force, took: map[string]figures{}, cpu: map[string]figures{}, bytes: map[string]figures{}}
+func newChanger(rs *rules.Ruleset, v rules.Family, force func(from, to *rules.Ruleset, m rules.Mapping) error) *changer {
+	return &changer{rs: rs, rng: rand.New(rand.NewPCG(3, 4)), v: v, force: force, took: map[string]figures{}, cpu: map[string]figures{}, bytes: map[string]figures{}}
 }
 
 // changeRunning changes the rules of a running engine.
-func changeRunning(b *testing.B, rs *rules.Ruleset) {
+func changeRunning(b *testing.B, v rules.Family, rs *rules.Ruleset) {
 	onThread(b)
 	const flows = 4096
 	ctx, cancel := context.WithCancel(context.Background())
@@ -126,7 +138,7 @@ func changeRunning(b *testing.B, rs *rules.Ruleset) {
 	for w.mark.Load() == nil {
 		time.Sleep(time.Millisecond)
 	}
-	c := newChanger(rs, func(from, to *rules.Ruleset, m rules.Mapping) error {
+	c := newChanger(rs, v, func(from, to *rules.Ruleset, m rules.Mapping) error {
 		return e.SwapRuleset(ctx, dataplane.Swap{Ruleset: to, From: from, Mapping: m})
 	})
 	var quiet, changed [2]figures

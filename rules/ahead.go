@@ -219,16 +219,18 @@ func (a *ahead) runs(trees int, places []slot, entries []narrow, shapes []shape,
 
 // finish writes what Match is to return for the first n lanes, policy where no rule decides.
 func (a *ahead) finish(g *program, policy uint64, n int) {
+	low, shift := uint64(g.low())<<rankShift, uint64(rankShift+g.gap)
 	if a.form == burstForm && len(g.narrow) > 0 {
-		settleBurst(a, g.shapes, g.rules, policy, n)
+		settleBurst(a, g.shapes, g.rules, low, shift, policy, n)
 	} else {
-		a.settle(g.shapes, g.rules, policy, n)
+		a.settle(g.shapes, g.rules, low, shift, policy, n)
 	}
 }
 
-// settle is finish in Go. Where the first rule does not decide, nothing is written that Match could return. Protocols and verbs are
-// looked up in words of bits: they change from packet to packet.
-func (a *ahead) settle(shapes []shape, list []rule, policy uint64, lanes int) {
+// settle is finish in Go. Where the first rule does not decide, or came by a change, nothing is written that Match could return: an
+// entry's meta has an index of list from bit shift on, and all of low if the rule was compiled. Protocols and verbs are looked up in
+// words of bits: they change from packet to packet.
+func (a *ahead) settle(shapes []shape, list []compiledRule, low, shift, policy uint64, lanes int) {
 	for l := range lanes {
 		l &= BurstSize - 1
 		r := policy
@@ -238,7 +240,11 @@ func (a *ahead) settle(shapes []shape, list []rule, policy uint64, lanes int) {
 				a.found[l] = 0
 				continue
 			}
-			r = uint64(list[f>>rankShift].id()) | accepts>>verb&1<<settledVerdict
+			if f&low != low { // it came by a change
+				a.found[l] = 0
+				continue
+			}
+			r = uint64(list[f>>shift].id()) | accepts>>verb&1<<settledVerdict
 		}
 		rest := a.key[keyRest][l]
 		same := a.same[rest>>38&3] >> (rest >> 32 & 63) & 1

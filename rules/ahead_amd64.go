@@ -41,7 +41,7 @@ func restVector(a *ahead, places []slot, entries []narrow, shapes []shape, n int
 // settleBurst is ahead.settle where there are entries, in burst_amd64.s.
 //
 //go:noescape
-func settleBurst(a *ahead, shapes []shape, list []rule, policy uint64, lanes int)
+func settleBurst(a *ahead, shapes []shape, list []compiledRule, low, shift, policy uint64, lanes int)
 
 // descendVector is ahead.descend, in ahead_amd64.s.
 //

@@ -19,8 +19,8 @@ func runsBurst(a *ahead, trees int, places []slot, entries []narrow, shapes []sh
 
 func restVector(a *ahead, places []slot, entries []narrow, shapes []shape, n int) {}
 
-func settleBurst(a *ahead, shapes []shape, list []rule, policy uint64, lanes int) {
-	a.settle(shapes, list, policy, lanes)
+func settleBurst(a *ahead, shapes []shape, list []compiledRule, low, shift, policy uint64, lanes int) {
+	a.settle(shapes, list, low, shift, policy, lanes)
 }
 
 func descendVector(a *ahead, trees, slots []slot, lanes int) { a.descend(trees, slots, lanes) }

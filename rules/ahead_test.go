@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,11 +58,11 @@ func TestPrepare(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			at := Place{Table: "filter", Chain: chain, Family: fam, Number: 1 + g.IntN(1+len(rs.Chains()[0].Rules))}
+			at := Place{Table: "filter", Chain: chain, Family: fam, Number: 1 + g.IntN(1+rs.List(0).Len())}
 			if rs, _, err = rs.Insert(at, list[0]); err != nil {
 				t.Fatal(err)
 			}
-			at.Number = 1 + g.IntN(len(rs.Chains()[0].Rules))
+			at.Number = 1 + g.IntN(rs.List(0).Len())
 			if rs, _, err = rs.Delete(at); err != nil {
 				t.Fatal(err)
 			}
@@ -241,8 +242,9 @@ func FuzzLookup(f *testing.F) {
 			want := none
 			for k := range g.narrow {
 				x := g.box(k)
+				overlaid := slices.ContainsFunc(g.overlays, func(o overlay) bool { return slices.Contains(o.entries, uint32(k)) })
 				addrs, rest := a[0].key[keyAddrs][i], a[0].key[keyRest][i]
-				if x.isDead() || uint64(uint32(x.src.Lo)^uint32(addrs>>32))&x.srcMask.Lo != 0 || uint64(uint32(x.dst.Lo)^uint32(addrs))&x.dstMask.Lo != 0 || x.protoMask&(x.proto^uint8(rest>>32)) != 0 {
+				if x.ranked()&g.low() != g.low() && !overlaid || uint64(uint32(x.src.Lo)^uint32(addrs>>32))&x.srcMask.Lo != 0 || uint64(uint32(x.dst.Lo)^uint32(addrs))&x.dstMask.Lo != 0 || x.protoMask&(x.proto^uint8(rest>>32)) != 0 {
 					continue
 				}
 				if p := uint16(rest >> 16); p < x.sport || p > x.sport+x.sportSpan {

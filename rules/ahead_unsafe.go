@@ -11,7 +11,7 @@ var (
 	_ [16]byte = [unsafe.Sizeof(shape{})]byte{}
 	_ [16]byte = [unsafe.Sizeof(narrow{})]byte{}
 	_ [8]byte  = [unsafe.Sizeof(slot(0))]byte{}
-	_ [4]byte  = [unsafe.Sizeof(rule(0))]byte{}
+	_ [4]byte  = [unsafe.Sizeof(compiledRule(0))]byte{}
 	_ [0]byte  = [unsafe.Offsetof(narrow{}.addr) + unsafe.Offsetof(shape{}.span)]byte{}
 	_ [8]byte  = [unsafe.Offsetof(narrow{}.meta)]byte{}
 	_ [8]byte  = [unsafe.Offsetof(shape{}.low)]byte{}

@@ -19,7 +19,7 @@ func (c *compiler) boxes(dst []box, cr *deed, r *Rule) []box {
 	if g.v6 && r.Proto.Num != 0 {
 		cr.flags |= asksProto
 	}
-	x := box{allow: allowAll, rule: uint32(len(g.rules))}
+	x := box{allow: allowAll, rule: g.rankAt(uint32(len(g.rules)))}
 	ports := [2][]PortRange{{anyPort}, {anyPort}}
 	rest := c.rest[:0]
 	before := false // something is asked that the slow look at short packets does not know
@@ -193,15 +193,21 @@ func intersect(a, b []PortRange) (out []PortRange) {
 	return out
 }
 
-// appendEntry writes the entry of a box.
+// appendEntry writes the entry of a box of a rule.
 func (g *program) appendEntry(x *box) {
-	rule := x.rule
-	if g.deed(rule).rest > 0 {
-		rule |= more
+	d := g.deed(x.rule)
+	asks := uint32(0)
+	if d.rest > 0 {
+		asks = more
 	}
+	g.writeEntry(x, d.verb, asks)
+}
+
+// writeEntry writes the entry of a box, with more or 0 for what it does not hold.
+func (g *program) writeEntry(x *box, verb Verb, asks uint32) {
 	w := x.wide()
-	w.rule = rule
-	w.allow |= uint16(g.deed(x.rule).verb) << verbShift
+	w.rule = x.rule | asks
+	w.allow |= uint16(verb) << verbShift
 	if g.v6 {
 		g.wide = append(g.wide, w)
 		return

@@ -585,15 +585,17 @@ done:
 	VINSERTI64X2  $1, X12, Y11, Y11; \
 	VPMOVZXDQ     Y11, Z11
 
-// func settleBurst(a *ahead, shapes []shape, list []rule, policy uint64, lanes int)
+// func settleBurst(a *ahead, shapes []shape, list []compiledRule, low, shift, policy uint64, lanes int)
 //
 // DI a, R15 shapes, R11 rules, BX the first of eight lanes, SI behind the last one.
-TEXT ·settleBurst(SB), NOSPLIT, $0-72
+TEXT ·settleBurst(SB), NOSPLIT, $0-88
 	MOVQ a+0(FP), DI
 	MOVQ shapes_base+8(FP), R15
 	MOVQ list_base+32(FP), R11
-	VPBROADCASTQ policy+56(FP), Z16
-	MOVQ lanes+64(FP), SI
+	VPBROADCASTQ low+56(FP), Z29
+	VMOVQ shift+64(FP), X30
+	VPBROADCASTQ policy+72(FP), Z16
+	MOVQ lanes+80(FP), SI
 	VPTERNLOGD $0xff, Z17, Z17, Z17                         // noEntry
 	VMOVDQU64 ahead_same(DI), Y18
 	CONST(const_shapeMask<<4, Z19)
@@ -620,7 +622,9 @@ eight:
 	VPSRLVQ Z1, Z22, Z1
 	VPANDQ Z23, Z1, Z1
 	VPSLLQ $const_settledVerdict, Z1, Z1
-	VPSRLQ.Z $const_rankShift, Z0, K1, Z10
+	VPANDQ Z29, Z0, Z2
+	VPCMPEQQ Z29, Z2, K2, K2                                // and was compiled
+	VPSRLQ.Z X30, Z0, K1, Z10
 	RULES
 	VPANDQ Z28, Z11, Z11                                    // their ids
 	VPORQ Z11, Z1, Z1

@@ -80,7 +80,7 @@ func (rs *Ruleset) Delete(at Place) (*Ruleset, Mapping, error) { return rs.Repla
 // zero, as iptables -R has it.
 func (rs *Ruleset) Replace(at Place, r *Rule) (*Ruleset, Mapping, error) {
 	s, err := rs.find(at, false)
-	if err == nil && s.index == len(rs.chains[s.chain].Rules) {
+	if err == nil && s.index == rs.lists[s.chain].Len() {
 		err = rs.absent(at)
 	}
 	if err != nil {
@@ -109,7 +109,7 @@ func (rs *Ruleset) find(at Place, last bool) (step, error) {
 			continue
 		}
 		found = true
-		n := len(c.Rules)
+		n := rs.lists[i].Len()
 		if !last && left >= 1 && left <= n {
 			return step{chain: i, index: left - 1}, nil
 		}
@@ -129,7 +129,7 @@ func (rs *Ruleset) absent(at Place) error {
 	n := 0
 	for i := range rs.chains {
 		if c := &rs.chains[i]; c.Table == at.Table && c.Name == at.Chain && c.Family == at.Family {
-			n += len(c.Rules)
+			n += rs.lists[i].Len()
 		}
 	}
 	return fmt.Errorf("find rule %s: the chain has %s", at, count(n, "rule"))
@@ -159,7 +159,7 @@ func (rs *Ruleset) change(steps []step, opt Options) (*Ruleset, Mapping, error) 
 			if s.keeps {
 				now = next.extra(idExtra + len(next.late) - 1)
 			}
-			m = m.without(to.chains[s.chain].Rules[s.index], now)
+			m = m.without(to.lists[s.chain].At(s.index), now)
 		}
 		to = next
 	}
@@ -186,9 +186,9 @@ func (rs *Ruleset) filesNow(steps []step, became map[*Rule]*Rule) []*File {
 	}
 	lists := make([][]*Rule, len(rs.chains))
 	for i := range lists {
-		lists[i] = make([]*Rule, len(rs.chains[i].Rules), len(rs.chains[i].Rules)+1)
-		for k, id := range rs.chains[i].Rules {
-			lists[i][k] = rs.info(id).Rule
+		lists[i] = make([]*Rule, 0, rs.lists[i].Len()+1)
+		for id := range rs.lists[i].All() {
+			lists[i] = append(lists[i], rs.info(id).Rule)
 		}
 	}
 	for _, s := range steps {

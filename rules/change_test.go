@@ -157,7 +157,7 @@ func same(a, b *Ruleset) string {
 	}
 	for i := range a.chains {
 		x, y := &a.chains[i], &b.chains[i]
-		if x.Table != y.Table || x.Name != y.Name || x.Family != y.Family || x.Policy != y.Policy || len(x.Rules) != len(y.Rules) {
+		if x.Table != y.Table || x.Name != y.Name || x.Family != y.Family || x.Policy != y.Policy || a.lists[i].Len() != b.lists[i].Len() {
 			return "chain " + x.Name
 		}
 	}
@@ -178,7 +178,7 @@ func TestChanges(t *testing.T) {
 		sets = 6
 	}
 	opt := Options{InsideName: "eth0", OutsideName: "eth1", Logs: true, Clock: true, Wall: true, Counts: true}
-	patched, widest, jumps := 0, 0, 0
+	patched, widest, jumps, made := 0, 0, 0, 0
 	for seed := range sets {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(uint64(seed), 77)
@@ -205,7 +205,14 @@ func TestChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		for k := range steps {
+			if rs.patches == 0 && seed&1 == seed>>1&1 {
+				tighten(rs, minGap)
+			}
+			elements := len(rs.prog[filterPlace+seed&1].rules)
 			rs = x.step(t, g, rs)
+			if rs.patches > 0 && len(rs.prog[filterPlace+seed&1].rules) > elements {
+				made++
+			}
 			f, err := Parse("change", x.text(), fam)
 			if err != nil {
 				t.Fatal(err)
@@ -249,10 +256,10 @@ func TestChanges(t *testing.T) {
 			}
 		}
 	}
-	if patched < sets*steps*3/4 || widest < maxOverlay-20 || jumps == 0 {
+	if patched < sets*steps*3/4 || widest < maxOverlay-20 || jumps == 0 || made == 0 {
 		t.Errorf("%d rule sets were patched, overlays of up to %d entries: the test does not test patching", patched, widest)
 	}
-	t.Logf("%d rule sets patched, overlays of up to %d entries", patched, widest)
+	t.Logf("%d rule sets patched, overlays of up to %d entries, room made %d times", patched, widest, made)
 }
 
 // BenchmarkChange changes one rule of 10,000 and of 100,000.
@@ -380,7 +387,7 @@ func FuzzChange(f *testing.F) {
 		g.Memory = true
 		fam := []Family{IPv4, IPv6}[seed%2]
 		p, c := g.packet(g.Flow(version(fam)))
-		f.Add(g.RuleSet(version(fam)), uint8(seed), uint8(g.IntN(20)), "-A FORWARD"+g.Conditions(version(fam), false)+" -j DROP", p.Frame, uint8(c.State)|uint8(c.Dir)<<4|uint8(p.In)<<5)
+		f.Add(g.RuleSet(version(fam)), uint8(seed), uint8(g.IntN(20))|uint8(seed)<<7, "-A FORWARD"+g.Conditions(version(fam), false)+" -j DROP", p.Frame, uint8(c.State)|uint8(c.Dir)<<4|uint8(p.In)<<5)
 	}
 	f.Fuzz(func(t *testing.T, text string, where, number uint8, line string, frame []byte, bits uint8) {
 		p := packet.Packet{Frame: frame, In: packet.Port(bits >> 5 & 1)}
@@ -401,8 +408,11 @@ func FuzzChange(f *testing.F) {
 		if err != nil || len(rs.chains) == 0 {
 			return
 		}
+		if number > 127 {
+			tighten(rs, minGap)
+		}
 		at := rs.chains[int(where>>2)%len(rs.chains)]
-		place := Place{at.Table, at.Name, at.Family, int(number)}
+		place := Place{at.Table, at.Name, at.Family, int(number & 127)}
 		var next *Ruleset
 		if where&3 == 0 {
 			next, _, err = rs.Delete(place)

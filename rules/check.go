@@ -113,11 +113,15 @@ func (rs *Ruleset) Check(progress func(done, all int)) []Finding {
 			add(FindingShadowed, "is never reached: together, "+names+" take every packet that it would match", "remove it, or put it before these")
 		}
 	}
-	for _, c := range rs.chains {
-		if len(c.Rules) == 0 || c.Policy != PolicyNone {
+	for i, c := range rs.chains {
+		if rs.lists[i].Len() == 0 || c.Policy != PolicyNone {
 			continue
 		}
-		if !slices.ContainsFunc(c.Rules, func(id RuleID) bool { return x.rules[id].compiled }) {
+		led := false
+		for id := range rs.lists[i].All() {
+			led = led || x.rules[id].compiled
+		}
+		if !led {
 			out = append(out, Finding{c.Chain.Pos, FindingUnused, NoRule, "chain " + c.Name + " is not reached from " + baseNames(c.Table), "no rule that packets come to jumps there"})
 		}
 	}
@@ -131,9 +135,11 @@ func (rs *Ruleset) unguarded() (out []Finding) {
 		for k := range baseTable {
 			g := &rs.prog[2*k+v]
 			drops = drops || g.policy == Drop && (k == baseFilter || rs.has[2*k+v])
-			for rank := range g.rules {
-				v := g.deed(uint32(rank)).verb
-				drops = drops || v == VerbDrop || v == VerbReject
+			for _, ch := range g.chains {
+				for rank := range g.ranks(ch) {
+					v := g.deed(rank).verb
+					drops = drops || v == VerbDrop || v == VerbReject
+				}
 			}
 		}
 		if !drops {
@@ -190,13 +196,13 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 		led[n] = true
 	}
 	for n, ch := range g.chains {
-		if ch.firstRank == ch.rank || !led[n] {
+		if ch.n == 0 || !led[n] {
 			continue
 		}
 		search.enter(uint32(n))
-		for rank := ch.firstRank; rank < ch.rank; rank++ {
+		for rank := range g.ranks(ch) {
 			each()
-			id := g.rules[rank].id()
+			id := g.rule(rank).id
 			s := &found.rules[id]
 			s.compiled = true
 			if s.reached {
@@ -215,7 +221,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 				}
 				never = false
 				if one := search.holder(&x, rank); one != none {
-					by = append(by, g.rules[one].id())
+					by = append(by, g.rule(one).id)
 					continue
 				}
 				switch search.box(rank, &x) {
@@ -225,7 +231,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 					s.unsure = true
 				default:
 					for _, r := range search.used {
-						by = append(by, g.rules[r].id())
+						by = append(by, g.rule(r).id)
 					}
 				}
 				if s.reached {

@@ -204,9 +204,7 @@ func (c *compiler) collect(files []*File) {
 				piece := int32(len(c.rs.chains))
 				info := ChainInfo{Table: t.Name, Name: ch.Name, Family: file.Family, Policy: ch.Policy, Chain: ch, parts: parts[key]}
 				parts[key] = append(slices.Clip(parts[key]), piece)
-				if len(ch.Rules) > 0 {
-					info.Rules = make([]RuleID, 0, len(ch.Rules))
-				}
+				list := &RuleList{first: RuleID(len(c.rs.compiled))}
 				for _, r := range ch.Rules {
 					if len(c.rs.compiled) >= MaxRules {
 						c.fail(r.Pos, "", fmt.Sprintf("at most %d rules in a rule set", MaxRules), "")
@@ -214,7 +212,6 @@ func (c *compiler) collect(files []*File) {
 					}
 					id := RuleID(len(c.rs.compiled))
 					c.rs.compiled = append(c.rs.compiled, Info{Table: t.Name, Chain: ch.Name, Family: r.Family, piece: piece, Rule: r, Counter: r.Counter})
-					info.Rules = append(info.Rules, id)
 					c.assign(id, r.Target.CT)
 					for _, x := range into {
 						if r.Family&(1<<x.version) != 0 {
@@ -222,8 +219,8 @@ func (c *compiler) collect(files []*File) {
 						}
 					}
 				}
-				info.end = RuleID(len(c.rs.compiled))
-				c.rs.chains = append(c.rs.chains, info)
+				list.end = RuleID(len(c.rs.compiled))
+				c.rs.chains, c.rs.lists = append(c.rs.chains, info), append(c.rs.lists, list)
 			}
 		}
 	}
@@ -342,6 +339,11 @@ func (c *compiler) program(f int) {
 	}
 	g.names, g.interned, g.done = make(map[string]uint32), make(map[shape]uint32), make(map[deed]uint32)
 	g.places = append(g.places, 0)
+	n := 0
+	for _, m := range fc.list {
+		n += len(m.rules) + 1
+	}
+	g.gap = gapFor(n)
 	b := newBuilder(g)
 	used := make([]bool, len(fc.list))
 	used[0] = true
@@ -367,9 +369,7 @@ func (c *compiler) program(f int) {
 			}
 			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
-			rank := uint32(len(g.rules))
-			g.replaceRules(rank, rank, 1)
-			g.setRule(rank, r.id, cr)
+			g.addRule(r.id, g.indexOf(cr))
 			g.ruled(r.id)
 		}
 		first, n := b.trees()
@@ -380,6 +380,7 @@ func (c *compiler) program(f int) {
 		}
 		g.names[m.name] = m.index
 		g.chains[m.index] = chain{uint32(first), uint32(n), begin, uint32(len(g.rules))}
+		g.addRule(NoRule, 0)
 	}
 	// What is left over from growing would stay for as long as the rule set does.
 	g.rules, g.slots, g.trees, g.places = trim(g.rules), trim(g.slots), trim(g.trees), trim(g.places)

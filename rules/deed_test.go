@@ -16,6 +16,9 @@ func TestManyDeeds(t *testing.T) {
 			fmt.Fprintf(&b, "-A FORWARD -s 10.%d.%d.0/24 -m length --length %d -j ACCEPT\n", i>>8, i&255, i)
 		}
 		rs := mustCompile(t, b.String()+"COMMIT\n")
+		if g := &rs.prog[filterPlace]; (len(g.deeds) > deedsMost+1) != (g.does != nil) {
+			t.Errorf("%d deeds, %d rules that name them apart", len(g.deeds), len(g.does))
+		}
 		for i := range 6 {
 			_, list, err := ParseRule("line", "filter", Both, fmt.Sprintf("-A FORWARD -s 10.200.%d.0/24 -m length --length %d -j ACCEPT", i, i))
 			if err != nil {
@@ -26,13 +29,10 @@ func TestManyDeeds(t *testing.T) {
 			}
 		}
 		g := &rs.prog[filterPlace]
-		if many := len(g.deeds) > deedsMost+1; many != (g.does != nil) {
-			t.Errorf("%d deeds, %d rules that name them apart", len(g.deeds), len(g.does))
-		}
-		for rank, r := range g.rules {
-			d := g.deed(uint32(rank))
-			if q := g.preds[d.pred]; d.rest != 1 || fmt.Sprint(q.lo) != strings.Fields(rs.info(r.id()).Rule.Text)[7] {
-				t.Fatalf("%d rules, rank %d: %+v, %+v of %s", n, rank, *d, q, rs.info(r.id()).Rule.Text)
+		for rank := range g.ranks(g.chains[0]) {
+			d, text := g.deed(rank), rs.info(g.rule(rank).id).Rule.Text
+			if q := g.preds[d.pred]; d.rest != 1 || fmt.Sprint(q.lo) != strings.Fields(text)[7] {
+				t.Fatalf("%d rules, rank %d: %+v, %+v of %s", n, rank, *d, q, text)
 			}
 		}
 	}

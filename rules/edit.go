@@ -289,27 +289,28 @@ func (x *editor) ownFile(i int) *File {
 	return f
 }
 
-// rules returns the RuleIDs of a piece.
-func (x *editor) rules(p piece) []RuleID { return x.rs.chains[p.at].Rules }
+// rules returns the rules of a piece.
+func (x *editor) rules(p piece) *RuleList { return x.rs.lists[p.at] }
 
 // spot returns the number-th rule of the chain that is for a version; if there are fewer, how many.
 func (x *editor) spot(view Family, in []piece, number int) (at spot, size int, ok bool) {
 	for _, p := range in {
 		list := x.rules(p)
 		if x.files[p.file].Family&^view == 0 { // all are
-			if number > size && number <= size+len(list) {
+			if number > size && number <= size+list.Len() {
 				return spot{p, number - size - 1}, size, true
 			}
-			size += len(list)
+			size += list.Len()
 			continue
 		}
-		for i, id := range list {
-			if x.rs.info(id).Family&view == 0 {
-				continue
+		i := 0
+		for id := range list.All() {
+			if x.rs.info(id).Family&view != 0 {
+				if size++; size == number {
+					return spot{p, i}, size, true
+				}
 			}
-			if size++; size == number {
-				return spot{p, i}, size, true
-			}
+			i++
 		}
 	}
 	return spot{}, size, false
@@ -363,7 +364,7 @@ func (x *editor) version(view Family) error {
 		number = 1
 	}
 	last := in[len(in)-1]
-	at := spot{last, len(x.rules(last))}
+	at := spot{last, x.rules(last).Len()}
 	if x.Op != EditAppend {
 		have, size, ok := x.spot(view, in, number)
 		most := size
@@ -394,7 +395,7 @@ func (x *editor) version(view Family) error {
 		if len(added) > 1 {
 			return fmt.Errorf("one rule is replaced by one rule (these are %d, for each pair of addresses one)", len(added))
 		}
-		if x.rs.info(x.rules(at.piece)[at.index]).Family&^view == 0 {
+		if x.rs.info(x.rules(at.piece).At(at.index)).Family&^view == 0 {
 			x.steps = append(x.steps, step{chain: at.at, index: at.index, rule: added[0], removes: true})
 			return nil
 		}
@@ -444,7 +445,7 @@ func (x *editor) nearChain(view Family) string {
 
 // remove takes a rule out of the chain for a version; what it is for beside that stays.
 func (x *editor) remove(at spot, view Family) {
-	r := x.rs.info(x.rules(at.piece)[at.index]).Rule
+	r := x.rs.info(x.rules(at.piece).At(at.index)).Rule
 	s := step{chain: at.at, index: at.index, removes: true}
 	if rest := r.Family &^ view; rest != 0 {
 		d := *r
@@ -494,7 +495,9 @@ func (x *editor) deleteRule(view Family, in []piece) error {
 		at := spot{index: -1}
 	search:
 		for _, p := range in {
-			for i, id := range x.rules(p) {
+			i := -1
+			for id := range x.rules(p).All() {
+				i++
 				// Most rules differ in what is quickly compared.
 				have := x.rs.info(id).Rule
 				if have.Family&view != 0 && have.resembles(r) && !slices.Contains(found, spot{p, i}) && text(have) == want {

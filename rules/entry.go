@@ -147,9 +147,6 @@ func (s *shape) mask() uint64 {
 	return uint64(^uint32(0)<<(s.span>>freeSrc))<<32 | uint64(^uint32(0)<<(s.span>>freeDst&0xff))
 }
 
-// deadShape is the number of the shape that agrees with no packet.
-const deadShape = 0
-
 // Lanes of a word that holds two ports: the ports, and the bit above each that a subtraction borrows from.
 const (
 	portLanes  = 0x0000ffff0000ffff
@@ -202,13 +199,10 @@ func (g *program) newNarrow(x *wide) narrow {
 
 // intern returns the number of a shape.
 func (g *program) intern(s shape) uint32 {
-	if len(g.shapes) == 0 {
-		g.shapes = append(g.shapes, shape{low: packet.Ports<<48 | deadVerb<<verbShift})
-	}
 	n, ok := g.interned[s]
 	if g.interned == nil {
-		if n := slices.Index(g.shapes[deadShape+1:], s); n >= 0 {
-			return uint32(n) + deadShape + 1
+		if n := slices.Index(g.shapes, s); n >= 0 {
+			return uint32(n)
 		}
 	}
 	if ok {
@@ -334,9 +328,6 @@ func (g *program) shortRun(h *header, k *cursor, run slot, from uint32) {
 			}
 		}
 		x := g.box(int(at))
-		if x.isDead() {
-			continue
-		}
 		lost := h.lost && g.deed(rank).flags&asksProto != 0
 		if (h.proto()^x.proto)&x.protoMask != 0 && !lost {
 			continue
@@ -352,7 +343,7 @@ func (g *program) shortRun(h *header, k *cursor, run slot, from uint32) {
 			bit = allowShort(packet.Port(h.allow & 1))
 		}
 		if x.allow>>bit&1 != 0 || lost {
-			k.rank, k.verb, k.more = rank, moreVerb, true
+			k.rank, k.verb, k.more = rank, Verb(x.allow>>verbShift), true
 			return
 		}
 	}

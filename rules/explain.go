@@ -103,11 +103,10 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 	g := &rs.prog[f]
 	cc := compiler{rs: &Ruleset{memory: rs.memory, movedSets: rs.movedSets}, live: g, opt: rs.opt, cur: &program{v6: g.v6}, place: f}
 	cc.opt.Clock = true
-	type place struct{ rank, end uint32 }
-	at := place{g.chains[0].firstRank, g.chains[0].rank}
-	var stack []place
+	at := slices.Collect(g.ranks(g.chains[0])) // what is left of the chain
+	var stack [][]uint32
 	for {
-		if at.rank == at.end {
+		if len(at) == 0 {
 			if len(stack) == 0 {
 				return g.policy, rs.policyID(f)
 			}
@@ -115,8 +114,9 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		id, r := g.rules[at.rank].id(), g.deed(at.rank)
-		at.rank++
+		x := g.rule(at[0])
+		at = at[1:]
+		id, r := x.id, g.deedOf(x)
 		cc.liveRule, cc.liveConns, cc.liveMatches = id, 0, rs.info(id).Rule.Matches
 		why, o := cc.try(rs.info(id).Rule, p, c)
 		*steps = append(*steps, Step{Rule: id, Matched: o == yes || o == doomed, Why: why, Asked: cc.asked})
@@ -160,12 +160,12 @@ func (rs *Ruleset) explain(f int, steps *[]Step, p *packet.Packet, c *Context) (
 				return Drop, id
 			}
 		case VerbReturn:
-			at.rank = at.end
+			at = nil
 		case VerbJump:
 			stack = append(stack, at)
 			fallthrough
 		case VerbGoto:
-			at = place{g.chains[r.arg].firstRank, g.chains[r.arg].rank}
+			at = slices.Collect(g.ranks(g.chains[r.arg]))
 		}
 		if o == doomed {
 			return Drop, rs.extra(idShort)

@@ -79,9 +79,9 @@ func (m *Matcher) decide(g *program, policy RuleID, h *header) (v Verdict, id Ru
 	case rank == none:
 		return g.policy, policy, true
 	case verb == VerbAccept:
-		return Accept, g.rules[rank].id(), true
+		return Accept, g.rule(rank).id, true
 	case verb == VerbDrop || verb == VerbReject:
-		return Drop, g.rules[rank].id(), true
+		return Drop, g.rule(rank).id, true
 	}
 	return Drop, 0, false
 }

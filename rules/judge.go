@@ -110,6 +110,10 @@ func (j *Judge) run(w *walk, stack []frame, sp int, p *packet.Packet, c *Context
 			sp--
 			continue
 		}
+		if k.verb == goneVerb {
+			stack[sp].from = k.rank + 2
+			continue
+		}
 		r := g.deed(k.rank)
 		known := true
 		if k.more {

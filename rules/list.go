@@ -631,7 +631,7 @@ func (rs *Ruleset) Volatile(id RuleID) (why []string) {
 		if !ok || baseTable[f/2].table != info.Table {
 			continue
 		}
-		rank, ok := rs.rank(g, g.chains[index], id)
+		rank, ok := g.rankOfRule(g.chains[index], id)
 		if !ok {
 			continue
 		}

@@ -274,8 +274,12 @@ func (w *walk) run(p *packet.Packet, c *Context) (Verdict, RuleID) {
 			f = &stack[sp]
 			continue
 		}
-		id, r := g.rules[k.rank].id(), g.deed(k.rank)
-		verb := k.verb
+		if k.verb == goneVerb {
+			f.from = k.rank + 2
+			continue
+		}
+		x, verb := g.rule(k.rank), k.verb
+		id, r := x.id, g.deedOf(x)
 		if k.more {
 			verb = r.verb
 			switch w.matches(r, p, c) {

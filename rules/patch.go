@@ -1,26 +1,29 @@
 package rules
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"sync"
 )
 
-// A change of one rule leaves nearly everything as it is: RuleIDs, trees, conditions, and what rules remember are the same
-// memory in the rule set before and in the one after. The rule that went keeps its entries, which agree with no packet any
-// more. The rule that came goes into one more tree of its chain, the overlay, which holds what came since the chain was compiled
-// and is made anew by each change.
+// A change of one rule leaves nearly everything as it is: RuleIDs, ranks, trees, entries, conditions, and what rules remember are
+// the same memory in the rule set before and in the one after. The rule that comes goes into one more tree of its chain, the
+// overlay, which holds what changed since the chain was compiled and is made anew by each change. A compiled rule that goes keeps
+// its entries in the trees. The overlay has a mark of it, which agrees with the same packets, one rank before: a packet that comes
+// to the mark goes on behind the rule.
 //
-//	copied      the chain's list of RuleIDs; where ranks move, compiled rules and entries, in one pass each
-//	appended    the rule's description, conditions, entries; the overlay's nodes and places
+//	copied      what changes have made so far: the overlay's list, late, RuleList's parts; and an element for each chain
+//	appended    the rule's description, conditions, entries; the overlay's root, nodes and places
 //	shared      the rest, and matchers, with all that they have counted (Matcher.Follow)
+//
+// None of it grows with the number of rules, but where no rank is free for a rule: see makeRoom.
 //
 // Lists that are appended to are shared as well: a rule set looks at no more of a list than it had when it was made, and only
 // the newest of a line of changes appends behind that. A change of an older one copies, and begins a line of its own.
 //
 // Building left out rules behind final ones that take all their packets. When such a final rule goes, the rules behind it
-// that it overlaps go into the overlay as well, for that they are found in another tree too does no harm.
+// that it overlaps go into the overlay as well, for that they are found in another tree too does no harm. Looking for them
+// goes through all entries.
 //
 // Lookups stay fast because an overlay is small: beyond maxOverlay boxes, or after maxPatches changes, everything is
 // compiled anew. So it is when a rule jumps to a chain that was not reached before, when it would nest calls much deeper,
@@ -40,7 +43,17 @@ const (
 type line struct {
 	mu     sync.Mutex
 	newest *Ruleset
-	depth  int // of nested calls that matchers have room for
+	depth  int      // of nested calls that matchers have room for
+	b      *builder // of overlays
+}
+
+// builderOf returns a builder for a program.
+func (l *line) builderOf(g *program) *builder {
+	if l.b == nil {
+		l.b = new(builder)
+	}
+	l.b.use(g)
+	return l.b
 }
 
 // begin makes a compiled rule set the first of its line.
@@ -93,7 +106,7 @@ func (rs *Ruleset) patch(s step) *Ruleset {
 	gone := NoRule
 	changed := []*Rule{s.rule}
 	if s.removes {
-		gone = rs.chains[s.chain].Rules[s.index]
+		gone = rs.lists[s.chain].At(s.index)
 		changed = append(changed, rs.info(gone).Rule)
 	}
 	if s.rule != nil && (s.rule.Target.Verb == VerbJump || s.rule.Target.Verb == VerbGoto) && !rs.reached(&rs.chains[s.chain]) {
@@ -157,64 +170,21 @@ func (rs *Ruleset) reached(c *ChainInfo) bool {
 
 // list writes what listings show, and returns the RuleID of the rule that comes.
 func (rs *Ruleset) list(old *Ruleset, s step) (came RuleID) {
-	rs.chains = slices.Clone(old.chains)
-	c := &rs.chains[s.chain]
-	rest := c.Rules[s.index:]
-	list := make([]RuleID, s.index, len(c.Rules)+1)
-	copy(list, c.Rules)
+	c, list := &old.chains[s.chain], *old.lists[s.chain]
 	came = NoRule
-	if s.rule != nil {
-		came = rs.extra(idExtra + len(rs.late))
-		x := late{Info{Table: c.Table, Chain: c.Name, Family: s.rule.Family, piece: int32(s.chain), Rule: s.rule, Counter: s.rule.Counter}, c.end}
-		if len(rest) > 0 {
-			x.before = RuleID(old.order(rest[0]))
-		}
-		rs.late = append(rs.late, x)
-		rs.count++
-		list = append(list, came)
-	}
 	if s.removes {
 		rs.count--
-		rest = rest[1:]
+		list = list.remove(s.index)
 	}
-	c.Rules = append(list, rest...)
+	if s.rule != nil {
+		came = rs.extra(idExtra + len(rs.late))
+		rs.late = append(rs.late, Info{Table: c.Table, Chain: c.Name, Family: s.rule.Family, piece: int32(s.chain), Rule: s.rule, Counter: s.rule.Counter})
+		rs.count++
+		list = list.insert(s.index, came)
+	}
+	rs.lists = slices.Clone(old.lists)
+	rs.lists[s.chain] = &list
 	return came
-}
-
-// rank returns the rank that a rule has in a chain of a program; false if it is not there.
-func (rs *Ruleset) rank(g *program, ch chain, id RuleID) (uint32, bool) {
-	want := rs.order(id)
-	for k := rs.lowest(g, ch, want); k < ch.rank && rs.order(g.rules[k].id()) == want; k++ {
-		if g.rules[k].id() == id {
-			return k, true
-		}
-	}
-	return 0, false
-}
-
-// lowest returns the rank of a chain's first rule that does not stand before a place.
-func (rs *Ruleset) lowest(g *program, ch chain, want uint64) uint32 {
-	k, _ := slices.BinarySearchFunc(g.rules[ch.firstRank:ch.rank], want, func(x rule, want uint64) int { return cmp.Compare(rs.order(x.id()), want) })
-	return ch.firstRank + uint32(k)
-}
-
-// rankAt returns the rank that a rule gets in a chain of the program for IP versions when it is put in at an index of a chain.
-func (rs *Ruleset) rankAt(g *program, ch chain, s step, versions Family) uint32 {
-	c := &rs.chains[s.chain]
-	want := uint64(s.chain)<<32 | uint64(c.end)
-	if s.index < len(c.Rules) {
-		want = rs.order(c.Rules[s.index])
-	}
-	for _, id := range c.Rules[s.index:] {
-		if rs.order(id) != want {
-			break
-		}
-		if rs.info(id).Family&versions != 0 {
-			k, _ := rs.rank(g, ch, id)
-			return k
-		}
-	}
-	return rs.lowest(g, ch, want+1)
 }
 
 // clip makes a program copy what it appends to.
@@ -239,130 +209,56 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	if len(g.chains) == 0 || where.Table != baseTable[f/2].table || where.Family&versions == 0 {
 		return true
 	}
-	index, reached := g.names[where.Name]
+	chain, reached := g.names[where.Name]
 	if !reached {
 		return true
 	}
-	added, removed := uint32(0), uint32(0)
-	if s.rule != nil && s.rule.Family&versions != 0 {
-		added = 1
-	}
-	if gone != NoRule && old.info(gone).Family&versions != 0 {
-		removed = 1
-	}
-	if added+removed == 0 {
+	removes := gone != NoRule && old.info(gone).Family&versions != 0
+	adds := s.rule != nil && s.rule.Family&versions != 0
+	if !adds && !removes {
 		return true
 	}
-	ch := g.chains[index]
-	var rank uint32
-	var was rule
-	led := false // by was
-	if removed > 0 {
-		var ok bool
-		if rank, ok = old.rank(g, ch, gone); !ok {
-			return false
-		}
-		was = g.rules[rank]
-		led = g.deed(rank).leads()
-	} else {
-		rank = old.rankAt(g, ch, s, versions)
+	if g.gap < minGap {
+		return false
 	}
-	moves := added != removed && int(rank+removed) < len(g.rules) // ranks behind it
-	if removed > 0 || moves {
-		g.rules, g.does = slices.Clone(g.rules), slices.Clone(g.does)
-	}
-	g.replaceRules(rank, rank+removed, added)
-
-	// The new rule's conditions and boxes.
-	var boxes []box
-	if added > 0 {
-		r := s.rule
-		cr := deed{verb: r.Target.Verb}
-		c.cur, c.place = g, f
-		c.able(r)
-		switch cr.verb {
-		case VerbJump, VerbGoto:
-			to, reached := g.names[r.Target.Chain]
-			if !reached {
-				return false
-			}
-			cr.arg = to
-		case VerbEffect:
-			cr.arg = uint32(len(g.effects))
-			g.effects = append(g.effects, r.Target.Effect.compile(c))
-		}
-		boxes = c.boxes(nil, &cr, r)
-		g.setRule(rank, came, cr)
-		g.ruled(came)
-	}
-
-	// The chains, and the entries with their ranks.
-	g.chains = slices.Clone(g.chains)
-	for i := range g.chains {
-		if x := &g.chains[i]; x.firstRank >= ch.rank && uint32(i) != index {
-			x.firstRank += added - removed
-			x.rank += added - removed
-		}
-	}
-	me := &g.chains[index]
-	me.rank += added - removed
-	if added > 0 && g.deed(rank).leads() {
-		var ok bool
-		if g.depth, ok = g.nesting(0, make([]int, len(g.chains))); !ok || g.depth > min(maxDepth, old.line.depth) {
-			return false // compiling anew says what is wrong, or makes room
-		}
-	}
-	if removed > 0 && led {
-		g.forsake()
-	}
+	g.chains, g.late, g.overlays = slices.Clone(g.chains), slices.Clone(g.late), slices.Clone(g.overlays)
+	at := slices.IndexFunc(g.overlays, func(o overlay) bool { return o.chain == chain })
 	var over []uint32
-	g.overlays = slices.Clone(g.overlays)
-	at := slices.IndexFunc(g.overlays, func(o overlay) bool { return o.chain == index })
 	if at >= 0 {
 		over = slices.Clone(g.overlays[at].entries)
 	}
-	x := shift{rank, added, removed, ch.rank}
-	switch hid := removed > 0 && was&hides != 0; {
-	case hid && g.v6:
-		over = append(over, uncovered(g.wide, nil, &x)...)
-	case hid:
-		over = append(over, uncovered(g.narrow, g.shapes, &x)...)
+	if removes {
+		var ok bool
+		if over, ok = g.remove(old, chain, gone, over); !ok {
+			return false
+		}
 	}
-	switch {
-	case removed == 0 && !moves:
-	case g.v6:
-		g.wide = x.wide(g.wide)
-	default:
-		g.narrow = x.narrow(g.narrow)
+	if adds {
+		var ok bool
+		if over, ok = g.add(c, f, old, s, chain, came, over); !ok {
+			return false
+		}
 	}
-	for i := range boxes {
-		boxes[i].rule = rank
-		over = append(over, uint32(g.entries()))
-		g.appendEntry(&boxes[i])
-	}
-
-	// The overlay, made anew.
-	slices.Sort(over)
-	over = slices.Compact(over)
-	over = slices.DeleteFunc(over, g.dead)
 	if len(over) > maxOverlay {
 		return false
 	}
 	slices.SortStableFunc(over, func(a, b uint32) int { return int(g.rankOf(a)) - int(g.rankOf(b)) })
-	if at < 0 {
-		if len(over) == 0 {
-			return true
-		}
-		at = len(g.overlays)
-		g.overlays = append(g.overlays, overlay{chain: index})
-		trees := slices.Clone(g.trees[me.first : me.first+me.n])
-		me.first, me.n = uint32(len(g.trees)), me.n+1
-		g.trees = append(g.trees, append(trees, 0)...)
-	} else {
-		g.trees = slices.Clone(g.trees)
+
+	// The overlay, made anew: the last of the chain's trees.
+	if at < 0 && len(over) == 0 {
+		return true
 	}
+	me := &g.chains[chain]
+	trees := g.trees[me.first : me.first+me.n]
+	if at < 0 {
+		at = len(g.overlays)
+		g.overlays = append(g.overlays, overlay{chain: chain})
+		trees = append(slices.Clip(trees), 0)
+	}
+	me.first, me.n = uint32(len(g.trees)), uint32(len(trees))
+	g.trees = append(g.trees, trees...)
 	g.overlays[at].entries = over
-	b := newBuilder(g)
+	b := old.line.builderOf(g)
 	b.last, b.patch, b.budget = true, true, 1<<20
 	list := make([]uint32, len(over))
 	for i, e := range over {
@@ -370,7 +266,81 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 		list[i] = uint32(i)
 	}
 	g.trees[me.first+me.n-1] = b.build(list, known{}, 0)
+	b.g = nil
 	return true
+}
+
+// remove takes a rule out of a chain, and returns what the chain's overlay, over until now, is to hold; false when it cannot be done.
+func (g *program) remove(old *Ruleset, chain uint32, gone RuleID, over []uint32) ([]uint32, bool) {
+	ch := g.chains[chain]
+	rank, ok := g.rankOfRule(ch, gone)
+	if !ok {
+		return nil, false
+	}
+	was := g.rule(rank)
+	over = slices.DeleteFunc(over, func(e uint32) bool { return g.rankOf(e) == rank })
+	k := g.lateAt(rank)
+	if rank&g.low() != g.low() {
+		g.late = slices.Delete(g.late, k, k+1)
+	} else {
+		// Its boxes are made again, for its entries may be anywhere.
+		c := compiler{rs: &Ruleset{}, opt: old.opt, cur: &program{v6: g.v6}}
+		boxes := c.boxes(nil, &deed{}, old.info(gone).Rule)
+		if was.hides {
+			over = append(over, g.uncovered(boxes, rank, g.rankAt(ch.end))...)
+			slices.Sort(over)
+			over = slices.Compact(over)
+		}
+		g.late = slices.Insert(g.late, k, late{markOf(rank), was})
+		for i := range boxes {
+			boxes[i].rule = markOf(rank)
+			over = append(over, uint32(g.entries()))
+			g.writeEntry(&boxes[i], goneVerb, 0)
+		}
+	}
+	if d := g.deedOf(was); d.leads() {
+		g.forsake()
+	}
+	return over, true
+}
+
+// add puts the rule that comes into a chain, and returns what the chain's overlay, over until now, is to hold; false when it cannot
+// be done.
+func (g *program) add(c *compiler, f int, old *Ruleset, s step, chain uint32, came RuleID, over []uint32) ([]uint32, bool) {
+	r := s.rule
+	d := deed{verb: r.Target.Verb}
+	c.cur, c.place = g, f
+	c.able(r)
+	switch d.verb {
+	case VerbJump, VerbGoto:
+		to, reached := g.names[r.Target.Chain]
+		if !reached {
+			return nil, false
+		}
+		d.arg = to
+	case VerbEffect:
+		d.arg = uint32(len(g.effects))
+		g.effects = append(g.effects, r.Target.Effect.compile(c))
+	}
+	boxes := c.boxes(nil, &d, r)
+	rank := g.newRank(old, s, chain)
+	if rank == none {
+		return nil, false
+	}
+	g.late = slices.Insert(g.late, g.lateAt(rank), late{rank, rule{came, g.indexOf(d), false}})
+	g.ruled(came)
+	for i := range boxes {
+		boxes[i].rule = rank
+		over = append(over, uint32(g.entries()))
+		g.appendEntry(&boxes[i])
+	}
+	if d.leads() {
+		var ok bool
+		if g.depth, ok = g.nesting(0, make([]int, len(g.chains))); !ok || g.depth > min(maxDepth, old.line.depth) {
+			return nil, false // compiling anew says what is wrong, or makes room
+		}
+	}
+	return over, true
 }
 
 // leads says that a rule leads to another chain.
@@ -384,8 +354,8 @@ func (g *program) forsake() {
 	for todo := []uint32{0}; len(todo) > 0; {
 		ch := g.chains[todo[0]]
 		todo = todo[1:]
-		for i := ch.firstRank; i < ch.rank; i++ {
-			if r := g.deed(i); r.leads() && !reached[r.arg] {
+		for rank := range g.ranks(ch) {
+			if r := g.deed(rank); r.leads() && !reached[r.arg] {
 				reached[r.arg] = true
 				todo = append(todo, r.arg)
 			}
@@ -408,9 +378,8 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 	}
 	known[chain] = being
 	depth := 0
-	x := g.chains[chain]
-	for i := x.firstRank; i < x.rank; i++ {
-		if r := g.deed(i); r.leads() {
+	for rank := range g.ranks(g.chains[chain]) {
+		if r := g.deed(rank); r.leads() {
 			d, ok := g.nesting(r.arg, known)
 			if !ok {
 				return 0, false
@@ -422,89 +391,31 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 	return depth, true
 }
 
-// shift is a change of ranks: from rank on, added came and removed went, 0 or 1 each, in a chain that ended at end.
-type shift struct{ rank, added, removed, end uint32 }
-
-// touches says that an entry with a rank is the rule's that goes, or stands behind; dead ones are left as they are.
-func (s *shift) touches(rank uint32, dead bool) bool { return rank >= s.rank && !dead }
-
-// narrow copies entries and moves the ranks behind. The entries of the rule that goes agree with nothing from now on.
-func (s *shift) narrow(list []narrow) []narrow {
-	out := slices.Clone(list)
-	for i := range out {
-		if x := &out[i]; s.touches(x.ranked(), x.isDead()) {
-			if s.removed > 0 && x.ranked() == s.rank {
-				*x = x.killed()
-			} else {
-				*x = x.moved(s.added - s.removed)
-			}
-		}
+// uncovered returns the entries of compiled rules that boxes of a rule overlap, behind its rank and before the end of its chain.
+func (g *program) uncovered(boxes []box, rank, end uint32) (out []uint32) {
+	went := make([]wide, len(boxes))
+	for i := range boxes {
+		went[i] = boxes[i].wide()
 	}
-	return out
-}
-
-// wide is narrow for IPv6. A type parameter would make each of its steps a call.
-func (s *shift) wide(list []wide) []wide {
-	out := slices.Clone(list)
-	for i := range out {
-		if x := &out[i]; s.touches(x.ranked(), x.isDead()) {
-			if s.removed > 0 && x.ranked() == s.rank {
-				*x = x.killed()
-			} else {
-				*x = x.moved(s.added - s.removed)
-			}
-		}
-	}
-	return out
-}
-
-// uncovered returns the entries of the chain that those of the rule that goes overlap, behind it.
-func uncovered[E entry[E]](list []E, shapes []shape, s *shift) (out []uint32) {
-	var went []E
-	for _, x := range list {
-		if x.ranked() == s.rank && !x.isDead() {
-			went = append(went, x)
-		}
-	}
-	for i, x := range list {
-		if r := x.ranked(); r <= s.rank || r >= s.end || x.isDead() {
+	for n := range uint32(g.entries()) {
+		r := g.rankOf(n)
+		if r <= rank || r >= end || r&g.low() != g.low() {
 			continue
 		}
-		if slices.ContainsFunc(went, func(w E) bool { return w.meets(x, shapes) }) {
-			out = append(out, uint32(i))
+		y := g.box(int(n))
+		if slices.ContainsFunc(went, func(x wide) bool { return x.meets(&y) }) && !g.hasGone(r) {
+			out = append(out, n)
 		}
 	}
 	return out
 }
 
-// entry is what narrow and wide have in common for uncovered.
-type entry[E any] interface {
-	ranked() uint32                     // its rank
-	isDead() bool                       // it agrees with nothing: its rule went
-	meets(other E, shapes []shape) bool // there are headers that agree with both
-}
-
-// deadVerb is in the place of the verb in an entry whose rule went. No state and no port is in its allow, so that it agrees
-// with nothing; scanShort, which looks at allow last, asks for it.
-const deadVerb = 15
+// goneVerb is in the place of the verb in the entries of a mark, which agree with the same packets as those of the rule that went:
+// that rule, whose rank is one above, is passed over. Its own entries stay in trees that change no more.
+const goneVerb Verb = 15
 
 func (x narrow) ranked() uint32 { return uint32(x.meta >> rankShift) }
 func (x wide) ranked() uint32   { return x.rule &^ more }
-
-func (x narrow) isDead() bool { return x.shape() == deadShape }
-func (x wide) isDead() bool   { return x.allow>>verbShift == deadVerb }
-
-// killed makes the entry one that agrees with nothing. The rank is 0, the lowest that a run may be said to begin with
-// (walk.enter), whatever comes and goes later.
-func (x narrow) killed() narrow {
-	x.meta = deadShape << shapeShift
-	return x
-}
-
-func (x wide) killed() wide {
-	x.allow, x.rule = deadVerb<<verbShift, 0
-	return x
-}
 
 // moved returns the entry with a rank d higher.
 func (x narrow) moved(d uint32) narrow {
@@ -517,14 +428,8 @@ func (x wide) moved(d uint32) wide {
 	return x
 }
 
-func (x narrow) meets(y narrow, shapes []shape) bool {
-	if (x.addr^y.addr)&shapes[x.shape()].mask()&shapes[y.shape()].mask() != 0 {
-		return false
-	}
-	return x.unpack(shapes).meets(y.unpack(shapes), shapes)
-}
-
-func (x wide) meets(y wide, _ []shape) bool {
+// meets says that there are headers that agree with both, whatever the state.
+func (x *wide) meets(y *wide) bool {
 	return (x.src.Hi^y.src.Hi)&x.srcMask.Hi&y.srcMask.Hi|(x.src.Lo^y.src.Lo)&x.srcMask.Lo&y.srcMask.Lo|
 		(x.dst.Hi^y.dst.Hi)&x.dstMask.Hi&y.dstMask.Hi|(x.dst.Lo^y.dst.Lo)&x.dstMask.Lo&y.dstMask.Lo|
 		uint64((x.proto^y.proto)&x.protoMask&y.protoMask) == 0 &&
@@ -533,14 +438,6 @@ func (x wide) meets(y wide, _ []shape) bool {
 
 func spansMeet(a, aSpan, b, bSpan uint16) bool {
 	return uint32(a) <= uint32(b)+uint32(bSpan) && uint32(b) <= uint32(a)+uint32(aSpan)
-}
-
-// dead says that an entry's rule went.
-func (g *program) dead(n uint32) bool {
-	if g.v6 {
-		return g.wide[n].isDead()
-	}
-	return g.narrow[n].isDead()
 }
 
 // rankOf returns the rank of an entry.
@@ -562,7 +459,7 @@ func (g *program) boxOf(n uint32) box {
 	for k, a := range [...]uint64{w.srcMask.Hi, w.srcMask.Lo, w.dstMask.Hi, w.dstMask.Lo} {
 		x.mask[2*k], x.mask[2*k+1] = uint32(a>>32), uint32(a)
 	}
-	x.final = w.rule&more == 0 && g.deed(x.rule).verb.final()
+	x.final = w.rule&more == 0 && Verb(w.allow>>verbShift).final()
 	return x
 }
 

@@ -62,7 +62,7 @@ type place struct {
 func newReach(g *program, total *int, rng *rand.Rand) *reach {
 	r := &reach{g: g, callers: make([][]call, len(g.chains)), stops: make([]bool, len(g.chains)), total: total, rng: rng}
 	for c, ch := range g.chains {
-		for rank := ch.firstRank; rank < ch.rank; rank++ {
+		for rank := range g.ranks(ch) {
 			if x := g.deed(rank); x.verb == VerbJump || x.verb == VerbGoto {
 				r.callers[x.arg] = append(r.callers[x.arg], call{uint32(c), rank})
 			}
@@ -70,7 +70,7 @@ func newReach(g *program, total *int, rng *rand.Rand) *reach {
 	}
 	var todo []uint32
 	for c, ch := range g.chains {
-		for rank := ch.firstRank; rank < ch.rank; rank++ {
+		for rank := range g.ranks(ch) {
 			if v := g.deed(rank).verb; v == VerbGoto || v.final() && v != VerbReturn {
 				r.stops[c] = true
 			}
@@ -179,7 +179,7 @@ func (r *reach) gather(s slot, x *wide, chain uint32) bool {
 		}
 		y := r.g.box(int(s.entry()))
 		rank := y.rule &^ more
-		if y.isDead() || chain == r.chain && rank >= r.rank || !x.shares(&y) {
+		if g := r.g; g.isMark(rank) || g.hasGone(rank) || chain == r.chain && rank >= r.rank || !x.shares(&y) {
 			continue
 		}
 		switch to := r.g.deed(rank); to.verb {
@@ -321,7 +321,7 @@ func (r *reach) holder(x *wide, rank uint32) uint32 {
 		}
 		for ; s != 0; s = s.behind(r.g.places) {
 			y := r.g.box(int(s.entry()))
-			if at := y.rule &^ more; at < min(best, rank) && !y.isDead() && r.ends(&y) && x.in(&y) {
+			if at := y.rule &^ more; at < min(best, rank) && !r.g.isMark(at) && !r.g.hasGone(at) && r.ends(&y) && x.in(&y) {
 				best = at
 			}
 		}

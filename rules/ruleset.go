@@ -1,9 +1,7 @@
 package rules
 
 import (
-	"cmp"
 	"iter"
-	"slices"
 	"strconv"
 
 	"corewire/internal/ipset"
@@ -41,10 +39,11 @@ type Options struct {
 // Ruleset is a compiled rule set. It is immutable; any number of Matchers use it at the same time.
 type Ruleset struct {
 	compiled    []Info      // of the rules that were compiled, by RuleID; those that went since are still there
-	late        []late      // of the rules that changes of one rule put in, by RuleID behind all others; likewise
+	late        []Info      // of the rules that changes of one rule put in, by RuleID behind all others; likewise
 	count       int         // rules in force
 	line        *line       // of changes of one rule
 	chains      []ChainInfo // in order of files and declaration
+	lists       []*RuleList // their rules
 	files       []*File     // as compiled; see filesNow
 	warnings    []Warning
 	prog        [programs]program // by place
@@ -87,22 +86,14 @@ type Info struct {
 	Counter Counter
 }
 
-// late is a rule that a change put in.
-type late struct {
-	Info
-	before RuleID // the compiled rule of its chain that it stands before, or one past the chain's last; that rule may have gone
-}
-
 // ChainInfo describes one chain of a rule set, for listings.
 type ChainInfo struct {
 	Table  string
 	Name   string
 	Family Family
 	Policy Policy
-	Rules  []RuleID // in order
-	Chain  *Chain   // as parsed: its position and its counter, and the rules that it had then
+	Chain  *Chain // as parsed: its position and its counter, and the rules that it had then
 
-	end   RuleID  // one past the last of its rules when it was compiled
 	parts []int32 // of Ruleset.chains: what files before have of the same chain, whose rules are numbered first
 }
 
@@ -211,7 +202,7 @@ func (rs *Ruleset) Rules() iter.Seq2[RuleID, Info] {
 	return func(yield func(RuleID, Info) bool) {
 		for i := range rs.chains {
 			number := rs.before(i)
-			for _, id := range rs.chains[i].Rules {
+			for id := range rs.lists[i].All() {
 				number++
 				info := *rs.info(id)
 				if info.Number = number; !yield(id, info) {
@@ -244,7 +235,7 @@ func (rs *Ruleset) isRule(id RuleID) bool {
 // info returns a rule's description; its Number says nothing.
 func (rs *Ruleset) info(id RuleID) *Info {
 	if k := int(id) - len(rs.compiled); k >= idExtra {
-		return &rs.late[k-idExtra].Info
+		return &rs.late[k-idExtra]
 	}
 	return &rs.compiled[id]
 }
@@ -256,37 +247,19 @@ func (rs *Ruleset) extra(k int) RuleID { return RuleID(len(rs.compiled) + k) }
 func (rs *Ruleset) before(chain int) int {
 	n := 0
 	for _, k := range rs.chains[chain].parts {
-		n += len(rs.chains[k].Rules)
+		n += rs.lists[k].Len()
 	}
 	return n
 }
 
-// order returns what rules of one chain are sorted by: where they stand. Only rules that changes put in at the same place
-// of a chain share it with each other, and with the compiled rule that they stand before and that is behind them.
-func (rs *Ruleset) order(id RuleID) uint64 {
-	k := int(id) - len(rs.compiled)
-	if k >= idExtra {
-		x := &rs.late[k-idExtra]
-		return uint64(x.piece)<<32 | uint64(x.before)
-	}
-	return uint64(rs.compiled[id].piece)<<32 | uint64(id)
-}
-
 // at returns the index of a rule in its chain, -1 when it has gone.
-func (rs *Ruleset) at(id RuleID) int {
-	list := rs.chains[rs.info(id).piece].Rules
-	want := rs.order(id)
-	k, _ := slices.BinarySearchFunc(list, want, func(x RuleID, want uint64) int { return cmp.Compare(rs.order(x), want) })
-	for ; k < len(list) && rs.order(list[k]) == want; k++ {
-		if list[k] == id {
-			return k
-		}
-	}
-	return -1
-}
+func (rs *Ruleset) at(id RuleID) int { return rs.lists[rs.info(id).piece].index(id) }
 
 // Chains returns the chains, for listings. The caller must not change it.
 func (rs *Ruleset) Chains() []ChainInfo { return rs.chains }
+
+// List returns the rules of a chain, by its index in Chains.
+func (rs *Ruleset) List(chain int) *RuleList { return rs.lists[chain] }
 
 // Warnings returns what was ignored in the files, and what compiling found.
 func (rs *Ruleset) Warnings() []Warning { return rs.warnings }
@@ -336,16 +309,18 @@ func (rs *Ruleset) PolicyID(f Family) RuleID {
 // program is the compiled rules of one IP version, without pointers into the parsed form.
 //
 // Each chain is a few trees over the same chain's rules, see tree.go; each tree leads a header to a short run of
-// entries, in order of rank, which are compared one by one, see run.go. The rank of a rule is its index in rules.
+// entries, in order of rank, which are compared one by one, see run.go. What a rank is says rank.go.
 type program struct {
 	chains     []chain
 	names      map[string]uint32 // of the chains that packets come to
 	overlays   []overlay         // of changes since the chains were compiled
-	rules      []rule
-	does       []uint32        // by rank, indices in deeds; nil while rules have room for them
-	deeds      []deed          // of the rules
-	done       map[deed]uint32 // numbers of deeds, while compiling
-	trees      []slot          // the roots
+	rules      []compiledRule    // chain by chain, each with one more at its end that is no rule
+	does       []uint32          // indices in deeds, as rules; nil while rules have room for them
+	gap        uint8             // bits of a rank below the index in rules
+	late       []late            // by rank
+	deeds      []deed            // of the rules
+	done       map[deed]uint32   // numbers of deeds, while compiling
+	trees      []slot            // the roots
 	slots      []slot
 	places     []slot           // where runs go on
 	narrow     []narrow         // entries of IPv4
@@ -390,23 +365,40 @@ type program struct {
 
 // chain is the trees of a chain, and the ranks of its rules.
 type chain struct {
-	first, n        uint32
-	firstRank, rank uint32 // rank is one past the last
+	first, n   uint32
+	begin, end uint32 // in rules
 }
 
-// rule is one compiled rule, 4 bytes, and a deed that it shares with other rules: hides:1 | index in deeds:11 | RuleID:20.
-type rule uint32
+// rule is what the program knows of a rule beside its entries.
+type rule struct {
+	id    RuleID
+	does  uint32 // index in deeds
+	hides bool   // building left out rules behind it where it takes all packets
+}
+
+// compiledRule is a rule in 4 bytes: hides:1 | index in deeds:11 | RuleID:20.
+type compiledRule uint32
 
 const (
 	idBits    = 20
-	deedsMost = 1<<11 - 1 // the highest index in deeds that a rule holds; where there are higher ones, program.does has all
-	hides     = 1 << 31   // building left out rules behind it where it takes all packets
+	deedsMost = 1<<11 - 1 // the highest index in deeds that it holds; where there are higher ones, program.does has all
+	hides     = 1 << 31
 )
 
 // There is room for the RuleIDs of all rules.
 const _ = uint(1<<idBits - 1 - MaxRules - idExtra - maxPatches)
 
-func (r rule) id() RuleID { return RuleID(r & (1<<idBits - 1)) }
+func (r compiledRule) id() RuleID { return RuleID(r & (1<<idBits - 1)) }
+
+// compiled returns the rule with an index in rules.
+func (g *program) compiled(index uint32) rule {
+	r := g.rules[index]
+	does := uint32(r >> idBits & deedsMost)
+	if g.does != nil {
+		does = g.does[index]
+	}
+	return rule{r.id(), does, r&hides != 0}
+}
 
 // deed is what a rule does, and asks beside what its entries hold. Rules that ask no more are of few kinds.
 type deed struct {
@@ -419,34 +411,23 @@ type deed struct {
 }
 
 // deed returns what the rule of a rank does.
-func (g *program) deed(rank uint32) *deed {
-	if g.does != nil {
-		return &g.deeds[g.does[rank]]
-	}
-	return &g.deeds[g.rules[rank]>>idBits&deedsMost]
-}
+func (g *program) deed(rank uint32) *deed { return g.deedOf(g.rule(rank)) }
 
-// replaceRules puts n rules that are still to be set in the place of those from rank on up to end.
-func (g *program) replaceRules(rank, end, n uint32) {
-	g.rules = slices.Replace(g.rules, int(rank), int(end), make([]rule, n)...)
-	if g.does != nil {
-		g.does = slices.Replace(g.does, int(rank), int(end), make([]uint32, n)...)
-	}
-}
+// deedOf returns what a rule does.
+func (g *program) deedOf(r rule) *deed { return &g.deeds[r.does] }
 
-// setRule sets the rule of a rank.
-func (g *program) setRule(rank uint32, id RuleID, d deed) {
-	n := g.indexOf(d)
-	if n > deedsMost && g.does == nil {
+// addRule appends a rule to rules.
+func (g *program) addRule(id RuleID, does uint32) {
+	if does > deedsMost && g.does == nil {
 		g.does = make([]uint32, len(g.rules))
 		for i, r := range g.rules {
 			g.does[i] = uint32(r >> idBits & deedsMost)
 		}
 	}
 	if g.does != nil {
-		g.does[rank] = n
+		g.does = append(g.does, does)
 	}
-	g.rules[rank] = rule(min(n, deedsMost))<<idBits | rule(id)
+	g.rules = append(g.rules, compiledRule(min(does, deedsMost))<<idBits|compiledRule(id&(1<<idBits-1)))
 }
 
 // indexOf returns the index of a deed. While compiling the same ones are one; a change of one rule appends its own.

@@ -83,7 +83,7 @@ func (b *builder) place(run slot) slot {
 		return 0
 	}
 	known := &b.places[uint64(run)*0x9e3779b97f4a7c15>>(64-placeBits)]
-	if n := *known; n > 0 && b.g.places[n] == run {
+	if n := *known; n > 0 && n < uint32(len(b.g.places)) && b.g.places[n] == run { // it may be of another program
 		return slot(n)
 	}
 	*known = uint32(len(b.g.places))

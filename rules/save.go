@@ -148,7 +148,7 @@ func (rs *Ruleset) appendTable(b []byte, table string, f Family, counters []Coun
 		if rs.chains[i].Table != table {
 			continue
 		}
-		for _, id := range rs.chains[i].Rules {
+		for id := range rs.lists[i].All() {
 			r := rs.info(id)
 			if r.Family&f == 0 {
 				continue

@@ -46,7 +46,7 @@ func (rs *Ruleset) AppendText(b []byte, form SaveForm, counters []Counter) ([]by
 func (rs *Ruleset) appendTableText(b []byte, table string, form SaveForm, counters []Counter) []byte {
 	// A chain of several files is one here, where it stands first.
 	var order []string
-	chains := map[string][]*ChainInfo{}
+	chains := map[string][]int{} // in rs.chains
 	for i := range rs.chains {
 		c := &rs.chains[i]
 		if c.Table != table || c.Family&form.Family == 0 {
@@ -55,7 +55,7 @@ func (rs *Ruleset) appendTableText(b []byte, table string, form SaveForm, counte
 		if chains[c.Name] == nil {
 			order = append(order, c.Name)
 		}
-		chains[c.Name] = append(chains[c.Name], c)
+		chains[c.Name] = append(chains[c.Name], i)
 	}
 	if len(order) == 0 {
 		return b
@@ -71,7 +71,7 @@ func (rs *Ruleset) appendTableText(b []byte, table string, form SaveForm, counte
 	})
 	b = fmt.Appendf(b, "*%s\n", table)
 	for _, name := range order {
-		policy := chains[name][len(chains[name])-1].Policy // of several files the last
+		policy := rs.chains[chains[name][len(chains[name])-1]].Policy // of several files the last
 		var n Counter
 		if policy != PolicyNone {
 			for _, f := range families(form.Family) {
@@ -85,8 +85,8 @@ func (rs *Ruleset) appendTableText(b []byte, table string, form SaveForm, counte
 		b = fmt.Appendf(b, " %s [%d:%d]\n", policy, n.Packets, n.Bytes)
 	}
 	for _, name := range order {
-		for _, c := range chains[name] {
-			for _, id := range c.Rules {
+		for _, i := range chains[name] {
+			for id := range rs.lists[i].All() {
 				r := rs.info(id).Rule
 				if r.Family&form.Family == 0 {
 					continue
@@ -134,7 +134,7 @@ func (rs *Ruleset) CounterIDs(table, chain string, family Family, number int) ([
 			continue
 		}
 		found = true
-		for _, id := range c.Rules {
+		for id := range rs.lists[i].All() {
 			if rs.info(id).Family&x.Family != 0 {
 				ids = append(ids, id)
 			}

@@ -116,11 +116,17 @@ type builder struct {
 }
 
 func newBuilder(g *program) *builder {
-	b := &builder{g: g, vary: []uint8{3, 7, wordSport, wordDport, wordProto}}
+	b := new(builder)
+	b.use(g)
+	return b
+}
+
+// use makes a builder that has built one program's trees build another's.
+func (b *builder) use(g *program) {
+	b.g, b.vary, b.boxes = g, []uint8{3, 7, wordSport, wordDport, wordProto}, b.boxes[:0]
 	if g.v6 {
 		b.vary = []uint8{0, 1, 2, 3, 4, 5, 6, 7, wordSport, wordDport, wordProto}
 	}
-	return b
 }
 
 // known is what the cuts above a node say of the headers that come there.
@@ -328,7 +334,7 @@ func (b *builder) prune(list []uint32, at *known) []uint32 {
 		}
 		if open == 0 {
 			if n+1 < len(list) && !b.patch {
-				b.g.rules[x.rule] |= hides
+				b.g.rules[x.rule>>b.g.gap] |= hides
 			}
 			return list[:n+1]
 		}

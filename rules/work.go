@@ -83,7 +83,7 @@ func (rs *Ruleset) Work(p *packet.Packet, c *Context) Work {
 		}
 	}
 	if best != none {
-		read(inRules, uint64(best), 4)
+		read(inRules, uint64(best>>g.gap), 4)
 	}
 	w.Lines = len(lines)
 	return w

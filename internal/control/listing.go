@@ -53,7 +53,7 @@ func listRules(rs *rules.Ruleset, counters []rules.Counter, view rules.Family) [
 	}
 	out := []ChainCounters{}
 	at := map[[2]string]int{} // in out, by table and chain: several files may have parts of one
-	for _, chain := range rs.Chains() {
+	for i, chain := range rs.Chains() {
 		if chain.Family&view == 0 {
 			continue
 		}
@@ -75,7 +75,7 @@ func listRules(rs *rules.Ruleset, counters []rules.Counter, view rules.Family) [
 				}
 			}
 		}
-		for _, id := range chain.Rules {
+		for id := range rs.List(i).All() {
 			if info, _ := rs.Rule(id); info.Family&view != 0 {
 				r := newRuleCounters(rs, id, &info, counters[id], view)
 				r.Number = len(c.Rules) + 1
