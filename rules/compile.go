@@ -179,10 +179,17 @@ func (c *compiler) collect(files []*File) {
 		c.fam[f].list[0].files = 0
 	}
 	parts := make(map[string][]int32) // of chains so far, by table, family and name
-	for _, file := range files {
+	c.rs.pieces = make(map[chainKey][]piece)
+	for i, file := range files {
 		c.rs.warnings = append(c.rs.warnings, file.Warnings...)
-		for _, t := range file.Tables {
-			for _, ch := range t.Chains {
+		for j, t := range file.Tables {
+			for k, ch := range t.Chains {
+				at := len(c.rs.chains)
+				if ch.Ignored {
+					at = -1
+				}
+				name := chainKey{t.Name, ch.Name}
+				c.rs.pieces[name] = append(c.rs.pieces[name], piece{i, j, k, at})
 				if ch.Ignored {
 					continue
 				}
@@ -211,6 +218,7 @@ func (c *compiler) collect(files []*File) {
 						return
 					}
 					id := RuleID(len(c.rs.compiled))
+					c.rs.prints = append(c.rs.prints, r.print())
 					c.rs.compiled = append(c.rs.compiled, Info{Table: t.Name, Chain: ch.Name, Family: r.Family, piece: piece, Rule: r, Counter: r.Counter})
 					c.assign(id, r.Target.CT)
 					for _, x := range into {
@@ -369,6 +377,9 @@ func (c *compiler) program(f int) {
 			}
 			c.able(r.r)
 			b.boxes = c.boxes(b.boxes, &cr, r.r)
+			if cr.leads() {
+				g.leaders = append(g.leaders, uint32(len(g.rules)))
+			}
 			g.addRule(r.id, g.indexOf(cr))
 			g.ruled(r.id)
 		}

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -228,6 +229,14 @@ func (x *editor) views() []Family {
 
 // pieces returns where the chain is, for a version, in order.
 func (x *editor) pieces(view Family) (out []piece) {
+	if !x.rebuilt {
+		for _, p := range x.rs.pieces[chainKey{x.Table, x.Chain}] {
+			if x.files[p.file].Family&view != 0 {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
 	n := 0
 	for i, f := range x.files {
 		for j, t := range f.Tables {
@@ -491,16 +500,13 @@ func (x *editor) deleteRule(view Family, in []piece) error {
 	}
 	var found []spot
 	for _, r := range meant {
-		want := text(r)
+		want, print := text(r), r.print()
 		at := spot{index: -1}
 	search:
 		for _, p := range in {
-			i := -1
-			for id := range x.rules(p).All() {
-				i++
-				// Most rules differ in what is quickly compared.
-				have := x.rs.info(id).Rule
-				if have.Family&view != 0 && have.resembles(r) && !slices.Contains(found, spot{p, i}) && text(have) == want {
+			for _, i := range x.rs.alike(x.rules(p), print) {
+				have := x.rs.info(x.rules(p).At(i)).Rule
+				if have.Family&view != 0 && !slices.Contains(found, spot{p, i}) && text(have) == want {
 					at = spot{p, i}
 					break search
 				}
@@ -516,11 +522,6 @@ func (x *editor) deleteRule(view Family, in []piece) error {
 		x.remove(at, view)
 	}
 	return nil
-}
-
-// resembles says that two rules agree in some things that they print.
-func (r *Rule) resembles(x *Rule) bool {
-	return r.Proto.Num == x.Proto.Num && r.Target.Verb == x.Target.Verb && len(r.Matches) == len(x.Matches) && r.Src.Addr.Lo == x.Src.Addr.Lo && r.Dst.Addr.Lo == x.Dst.Addr.Lo
 }
 
 func (x *editor) setPolicy(view Family, in []piece, base bool) error {
@@ -611,24 +612,35 @@ func (x *editor) parse(family Family, at piece) ([]*Rule, error) {
 	if len(line) > maxLine {
 		return nil, fmt.Errorf("a rule has at most %d bytes", maxLine)
 	}
-	p := parser{file: &File{Name: x.Source, Family: family}, line: x.Line, inTable: true, tableName: x.Table,
-		table: &Table{Name: x.Table, Pos: t.Pos}, chains: map[string]*Chain{}, declared: map[string]int{}}
-	for _, c := range t.Chains {
-		d := &Chain{Name: c.Name, Pos: c.Pos, Policy: c.Policy}
-		p.chains[c.Name], p.declared[c.Name] = d, x.Line
-		p.table.Chains = append(p.table.Chains, d)
-	}
-	p.parseLine(line)
-	c := p.chains[x.Chain]
-	for _, r := range c.Rules {
-		for _, e := range r.bad {
-			p.errs.add(e)
+	// Of the chains those are declared that words name; all for a rule that is wrong, so that hints are right.
+	read := func(chains iter.Seq[*Chain]) (parser, error) {
+		p := parser{file: &File{Name: x.Source, Family: family}, line: x.Line, inTable: true, tableName: x.Table,
+			table: &Table{Name: x.Table, Pos: t.Pos}, chains: map[string]*Chain{}, declared: map[string]int{}}
+		for c := range chains {
+			if p.chains[c.Name] == nil {
+				d := &Chain{Name: c.Name, Pos: c.Pos, Policy: c.Policy}
+				p.chains[c.Name], p.declared[c.Name] = d, x.Line
+				p.table.Chains = append(p.table.Chains, d)
+			}
 		}
-		r.bad = nil
+		p.parseLine(line)
+		if c := p.chains[x.Chain]; c != nil {
+			for _, r := range c.Rules {
+				for _, e := range r.bad {
+					p.errs.add(e)
+				}
+				r.bad = nil
+			}
+		}
+		return p, p.errs.orNil()
 	}
-	if err := p.errs.orNil(); err != nil {
-		return nil, err
+	p, err := read(x.named(t))
+	if err != nil {
+		if p, err = read(slices.Values(t.Chains)); err != nil {
+			return nil, err
+		}
 	}
+	c := p.chains[x.Chain]
 	for _, r := range c.Rules {
 		if (r.Target.Verb == VerbJump || r.Target.Verb == VerbGoto) && p.chains[r.Target.Chain] != nil {
 			for _, have := range t.Chains {
@@ -639,4 +651,27 @@ func (x *editor) parse(family Family, at piece) ([]*Rule, error) {
 		}
 	}
 	return c.Rules, nil
+}
+
+// named gives the chains of a table that the change names, or may name: as a word, or behind an option in the same word.
+func (x *editor) named(t *Table) iter.Seq[*Chain] {
+	if x.rebuilt {
+		return slices.Values(t.Chains)
+	}
+	return func(yield func(*Chain) bool) {
+		for _, w := range append([]string{x.Chain}, x.Rule...) {
+			_, value, _ := strings.Cut(w, "=")
+			names := []string{w, value}
+			if strings.HasPrefix(w, "-") && len(w) > 2 {
+				names = append(names, w[2:])
+			}
+			for _, name := range names {
+				for _, p := range x.rs.pieces[chainKey{x.Table, name}] {
+					if u := x.files[p.file].Tables[p.table]; u == t && !yield(u.Chains[p.chain]) {
+						return
+					}
+				}
+			}
+		}
+	}
 }

@@ -354,16 +354,20 @@ func (g *program) forsake() {
 	for todo := []uint32{0}; len(todo) > 0; {
 		ch := g.chains[todo[0]]
 		todo = todo[1:]
-		for rank := range g.ranks(ch) {
-			if r := g.deed(rank); r.leads() && !reached[r.arg] {
+		for r := range g.leading(ch) {
+			if !reached[r.arg] {
 				reached[r.arg] = true
 				todo = append(todo, r.arg)
 			}
 		}
 	}
-	unreached := func(_ string, index uint32) bool { return !reached[index] }
-	g.names = maps.Clone(g.names)
-	maps.DeleteFunc(g.names, unreached)
+	for _, index := range g.names {
+		if !reached[index] {
+			g.names = maps.Clone(g.names)
+			maps.DeleteFunc(g.names, func(_ string, index uint32) bool { return !reached[index] })
+			return
+		}
+	}
 }
 
 // nesting returns how deep calls from a chain are nested at most; false when there is a loop, or more than can be meant. known has
@@ -378,14 +382,12 @@ func (g *program) nesting(chain uint32, known []int) (int, bool) {
 	}
 	known[chain] = being
 	depth := 0
-	for rank := range g.ranks(g.chains[chain]) {
-		if r := g.deed(rank); r.leads() {
-			d, ok := g.nesting(r.arg, known)
-			if !ok {
-				return 0, false
-			}
-			depth = max(depth, d+1)
+	for r := range g.leading(g.chains[chain]) {
+		d, ok := g.nesting(r.arg, known)
+		if !ok {
+			return 0, false
 		}
+		depth = max(depth, d+1)
 	}
 	known[chain] = depth + 1
 	return depth, true

@@ -99,6 +99,26 @@ func (g *program) ranks(ch chain) iter.Seq[uint32] {
 	}
 }
 
+// leading gives what rules of a chain that lead to another one do, in no order.
+func (g *program) leading(ch chain) iter.Seq[*deed] {
+	return func(yield func(*deed) bool) {
+		if ch.n == 0 {
+			return
+		}
+		k, _ := slices.BinarySearch(g.leaders, ch.begin)
+		for ; k < len(g.leaders) && g.leaders[k] < ch.end; k++ {
+			if rank := g.rankAt(g.leaders[k]); !g.hasGone(rank) && !yield(g.deed(rank)) {
+				return
+			}
+		}
+		for k := g.lateAt(ch.begin << g.gap); k < len(g.late) && g.late[k].rank < g.rankAt(ch.end); k++ {
+			if d := g.deedOf(g.late[k].rule); d.leads() && !g.isMark(g.late[k].rank) && !yield(d) {
+				return
+			}
+		}
+	}
+}
+
 // indexFrom returns the index in rules of a chain's first compiled rule from a RuleID on: that of the end if there is none.
 func (g *program) indexFrom(ch chain, id RuleID) uint32 {
 	n := ch.end - ch.begin
@@ -210,6 +230,12 @@ func (g *program) makeRoom(index, from, more uint32) {
 	for i := range g.wide {
 		if x := &g.wide[i]; x.ranked() >= from {
 			*x = x.moved(by)
+		}
+	}
+	g.leaders = slices.Clone(g.leaders)
+	for i := range g.leaders {
+		if g.leaders[i] >= index {
+			g.leaders[i] += more
 		}
 	}
 	for i := range g.chains {

@@ -38,13 +38,15 @@ type Options struct {
 
 // Ruleset is a compiled rule set. It is immutable; any number of Matchers use it at the same time.
 type Ruleset struct {
-	compiled    []Info      // of the rules that were compiled, by RuleID; those that went since are still there
-	late        []Info      // of the rules that changes of one rule put in, by RuleID behind all others; likewise
-	count       int         // rules in force
-	line        *line       // of changes of one rule
-	chains      []ChainInfo // in order of files and declaration
-	lists       []*RuleList // their rules
-	files       []*File     // as compiled; see filesNow
+	compiled    []Info               // of the rules that were compiled, by RuleID; those that went since are still there
+	late        []Info               // of the rules that changes of one rule put in, by RuleID behind all others; likewise
+	count       int                  // rules in force
+	line        *line                // of changes of one rule
+	chains      []ChainInfo          // in order of files and declaration
+	lists       []*RuleList          // their rules
+	pieces      map[chainKey][]piece // of each chain, ignored ones too, in order
+	prints      []uint32             // by RuleID, of the rules that were compiled: see Rule.print
+	files       []*File              // as compiled; see filesNow
 	warnings    []Warning
 	prog        [programs]program // by place
 	has         [programs]bool    // by place: a file has the table; filter's are not looked at
@@ -96,6 +98,9 @@ type ChainInfo struct {
 
 	parts []int32 // of Ruleset.chains: what files before have of the same chain, whose rules are numbered first
 }
+
+// chainKey names a chain.
+type chainKey struct{ table, name string }
 
 // Needs says which fields of Context the rule set looks at, beside State, which is always needed.
 type Needs uint16
@@ -318,6 +323,7 @@ type program struct {
 	does       []uint32          // indices in deeds, as rules; nil while rules have room for them
 	gap        uint8             // bits of a rank below the index in rules
 	late       []late            // by rank
+	leaders    []uint32          // indices in rules of those that lead to another chain, rising
 	deeds      []deed            // of the rules
 	done       map[deed]uint32   // numbers of deeds, while compiling
 	trees      []slot            // the roots
