@@ -352,6 +352,7 @@ func (c *compiler) program(f int) {
 		n += len(m.rules) + 1
 	}
 	g.gap = gapFor(n)
+	g.rules = make([]compiledRule, 0, n)
 	b := newBuilder(g)
 	used := make([]bool, len(fc.list))
 	used[0] = true
@@ -359,7 +360,7 @@ func (c *compiler) program(f int) {
 	for len(todo) > 0 {
 		m := todo[0]
 		todo = todo[1:]
-		b.boxes = b.boxes[:0]
+		b.boxes = slices.Grow(b.boxes[:0], len(m.rules))
 		begin := uint32(len(g.rules))
 		for _, r := range m.rules {
 			cr := deed{verb: r.r.Target.Verb}

@@ -106,6 +106,7 @@ type builder struct {
 	ports  bool    // asked is about ports
 	hash   [256]uint8
 	turn   uint64                  // of judge
+	worse  [maxCutBits + 1]int     // by the bits of a cut: one that makes so many boxes of a sample is not better than the best so far
 	count  [1 << maxCutBits]uint64 // by child: the turn, and below 32 bits how many boxes
 	places [1 << placeBits]uint32  // by hash: where the end of a run was written
 	kids   []uint32                // arena of build
@@ -393,24 +394,35 @@ func (b *builder) choose(list []uint32) (best cut, ok bool) {
 	}
 	most := min(bits.Len(uint(len(list)))+1, maxCutBits)
 	score := 0.0
+	for k := range b.worse {
+		b.worse[k] = 4*len(sample) + 1 // more copies than that are never worth it
+	}
 	for _, w := range b.vary {
 		use, width := b.ask(sample, w)
 		if use == 0 {
 			continue
 		}
 		for k := min(most, width); k >= 1; k-- {
-			if k < most && (most-k)%2 == 1 && k > 2 {
+			if k < most && (most-k)%2 == 1 && k > 2 || b.worse[k] <= len(sample) {
 				continue
 			}
-			for shift := 0; shift+k <= width; shift++ {
-				if use>>shift&1 == 0 && shift+k < width { // begin where bits differ
-					continue
-				}
+			last := width - k
+			for from := use&(1<<last-1) | 1<<last; from != 0; from &= from - 1 { // begin where bits differ, or at the end
+				shift := bits.TrailingZeros32(from)
 				if use>>shift&(1<<k-1) == 0 || k > 2 && use>>(shift+k-2)&3 == 0 { // the narrower one does it as well
 					continue
 				}
+				// A cut that cannot have a better score than the best one so far, copying as much as it does, is not looked at further.
 				c := cut{w, uint8(shift), uint8(k)}
-				if s, expect := b.judge(len(sample), c, n, score); s > score && (n-expect)*entryCost > nodeCost {
+				total := b.total(c)
+				if total >= b.worse[k] {
+					continue
+				}
+				if bounded(len(sample), total, k, n) <= score {
+					b.worse[k] = total
+					continue
+				}
+				if s, expect := b.judge(len(sample), total, c, n); s > score && (n-expect)*entryCost > nodeCost {
 					best, score, ok = c, s, true
 				}
 			}
@@ -504,33 +516,27 @@ func unite(list []asked, table *[256]uint8) []asked {
 	return out
 }
 
-// judge returns the score of a cut of the word that ask was called for, and how many of n boxes the child of a header holds;
-// s is the size of the sample. A cut that cannot have a better score than the best one so far is not looked at further.
-func (b *builder) judge(s int, k cut, n, best float64) (score, expect float64) {
+// total returns how many boxes a cut of the word that ask was called for makes of those of the sample.
+func (b *builder) total(k cut) (total int) {
 	all := uint32(1)<<k.bits - 1
-	total := 0
-	limit := 4 * s // more copies than that are never worth it
 	if b.ports {
 		for i := range b.asked {
 			x := &b.asked[i]
 			total += int(x.n) * int(min(x.hi>>k.shift-x.lo>>k.shift, all)+1)
 		}
-	} else {
-		for i := range b.masks {
-			x := &b.masks[i]
-			total += int(x.n) << bits.OnesCount32(all&^(x.hi>>k.shift))
-		}
+		return total
 	}
-	if total > limit {
-		return 0, n
+	for i := range b.masks {
+		x := &b.masks[i]
+		total += int(x.n) << bits.OnesCount32(all&^(x.hi>>k.shift))
 	}
-	// Children cannot be better filled than evenly.
-	size := float64(all + 1)
-	scale := n / float64(s)
-	price := priceCopies*log2(float64(total)/float64(s)) + priceSlots*size/n
-	if log2(n/(1+max(0, float64(total)/size-1)*scale))-price <= best {
-		return 0, n
-	}
+	return total
+}
+
+// judge returns the score of a cut of the word that ask was called for, and how many of n boxes the child of a header holds. Of a
+// sample of s boxes it makes total.
+func (b *builder) judge(s, total int, k cut, n float64) (score, expect float64) {
+	all := uint32(1)<<k.bits - 1
 	// Boxes that have a part in every child are added to all at once at the end.
 	b.turn++
 	turn, everywhere, some, squares := b.turn<<32, int64(0), int64(0), int64(0)
@@ -575,8 +581,24 @@ func (b *builder) judge(s int, k cut, n, best float64) (score, expect float64) {
 		}
 	}
 	squares += 2*everywhere*some + int64(all+1)*everywhere*everywhere
-	expect = 1 + float64(squares-int64(total))/float64(total)*scale
-	return log2(n/expect) - price, expect
+	expect = 1 + float64(squares-int64(total))/float64(total)*n/float64(s)
+	return log2(n/expect) - price(s, total, float64(all+1), n), expect
+}
+
+// price is what a cut into so many children costs, in bits, of which s boxes of a sample make total.
+func price(s, total int, size, n float64) float64 {
+	copies := 0.0
+	if total > s {
+		copies = priceCopies * log2(float64(total)/float64(s))
+	}
+	return copies + priceSlots*size/n
+}
+
+// bounded returns the best score that a cut of so many bits may have, of which s boxes of a sample make total: children cannot be
+// better filled than evenly.
+func bounded(s, total, bits int, n float64) float64 {
+	size := float64(int(1) << bits)
+	return log2(n/(1+max(0, float64(total)/size-1)*n/float64(s))) - price(s, total, size, n)
 }
 
 // log2 is the binary logarithm of a positive number, within 0.0002. Cuts are compared by it often.
