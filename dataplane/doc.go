@@ -45,8 +45,8 @@
 // dump of the table is answered in slices. Workers write their own heartbeat; nobody beats it for them.
 //
 // Behind changes of one rule it has the rules compiled anew, in a goroutine beside it: when no change has come for a second and a
-// quarter of the room for changes is taken, or half of it at any time. Rules that a change has overtaken meanwhile are
-// discarded. See recompile.go.
+// quarter of the room for changes is taken, or half of it at any time. Changes made meanwhile are made on the rules compiled anew
+// as well, before these come into force. See recompile.go.
 //
 // # Failure
 //

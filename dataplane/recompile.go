@@ -9,8 +9,8 @@ import (
 )
 
 // Changes of one rule take room in what was compiled, and the one that finds none left compiles everything anew, while its
-// operator waits (package rules, One-rule changes). So the control goroutine has the rules compiled anew before: beside it,
-// without any lock, and in force only when they are still the same.
+// operator waits (package rules, One-rule changes). So the control goroutine has the rules compiled anew before: beside it, and
+// without any lock. Changes that come meanwhile are carried out on the rules compiled anew before these come into force.
 
 // When the rules in force are compiled anew, by how much of the room is taken, in percent. Less makes compiling, which takes
 // a processor for up to a second with the largest rule sets, more frequent; more leaves less room for a burst of changes.
@@ -18,7 +18,6 @@ const (
 	quietTime  = time.Second // without a change: then nobody is likely to make one meanwhile
 	quietShare = 25          // is enough at a quiet time
 	nearShare  = 50          // is enough at any time
-	nearStep   = 12          // more before another try at any time, after a change came meanwhile
 	neverNear  = 101         // no share is enough at any time
 )
 
@@ -27,7 +26,7 @@ type recompiler struct {
 	e     *Engine
 	seen  *rules.Ruleset // in force at the last look
 	since time.Time      // of the first look at it
-	near  int            // share that is enough at any time
+	near  int            // share that is enough at any time: nearShare, or neverNear once it failed
 	tried *rules.Ruleset // being compiled anew; nil: none
 	ended chan error     // what became of it
 	lame  *rules.Ruleset // in force, and cannot be compiled anew; nil: none
@@ -54,7 +53,7 @@ func (r *recompiler) look(ctx context.Context, now time.Time) {
 	if r.tried != nil || r.lame != nil || !quiet && filled < r.near {
 		return
 	}
-	r.tried, r.near = rs, filled+nearStep
+	r.tried = rs
 	r.e.beside.Go(func() { r.ended <- r.e.replace(ctx, rs) })
 }
 
@@ -65,7 +64,7 @@ func (r *recompiler) end(err error) {
 	switch {
 	case err == nil:
 		r.e.recompiled.Add(1)
-	case errors.Is(err, ErrSuperseded): // it will be tried with those that are in force now
+	case errors.Is(err, ErrSuperseded): // others are in force
 	case errors.Is(err, context.Canceled): // the engine stops
 	default:
 		r.lame, r.near = tried, neverNear
@@ -73,14 +72,20 @@ func (r *recompiler) end(err error) {
 	}
 }
 
-// replace compiles rules anew and puts them in the place of the same rules, if these are in force still.
+// replace compiles rules anew and puts them in the place of the same rules, with the changes that were made meanwhile. Where other
+// rules are in force it says ErrSuperseded.
 func (e *Engine) replace(ctx context.Context, from *rules.Ruleset) error {
 	to, m, err := e.recompile(from)
 	if err != nil {
 		return err
 	}
 	defer e.KeepRuleset()()
-	return e.SwapRuleset(ctx, Swap{Ruleset: to, From: from, Mapping: m})
+	now := e.Ruleset()
+	to, m, ok := now.Replay(from, to, m)
+	if !ok {
+		return ErrSuperseded
+	}
+	return e.SwapRuleset(ctx, Swap{Ruleset: to, From: now, Mapping: m})
 }
 
 // KeepRuleset keeps the control goroutine from putting the rules in force, compiled anew, in their own place until release is

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,10 +120,10 @@ func TestRecompileUnderTraffic(t *testing.T) {
 	}
 }
 
-// TestRecompileIsOvertaken: rules compiled anew while a change comes are discarded, and the change stays; after a quiet time it
-// is tried again. It is not begun twice. Limits and counters go on through all of it.
-func TestRecompileIsOvertaken(t *testing.T) {
-	f, err := rules.Parse("t", []byte(filter("-A FORWARD -p udp -m udp --dport 53 -m limit --limit 1/hour --limit-burst 3 -j ACCEPT")), rules.Both)
+// TestRecompileKeepsChanges: changes that come while rules are compiled anew are made on these too. Compiling is not begun twice.
+// Limits and counters go on through all of it, also of rules that came or went meanwhile.
+func TestRecompileKeepsChanges(t *testing.T) {
+	f, err := rules.Parse("t", []byte(filter("-A FORWARD -s 10.9.9.9 -j DROP\n-A FORWARD -p udp -m udp --dport 53 -m limit --limit 1/hour --limit-burst 3 -j ACCEPT")), rules.Both)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,31 +152,45 @@ func TestRecompileIsOvertaken(t *testing.T) {
 	if !look(1) {
 		t.Fatal("not begun at a quiet time")
 	}
-	if patched, err := r.insert(1, "-s 172.21.0.1 -j DROP"); !patched || err != nil {
-		t.Fatal(patched, err)
+	change := func(op rules.EditOp, number int, words string) {
+		t.Helper()
+		defer r.e.KeepRuleset()()
+		from := r.e.Ruleset()
+		to, m, err := from.Edit(rules.Edit{Op: op, Chain: "FORWARD", Number: number, Rule: strings.Fields(words), Source: "change"}, rules.Options{})
+		if err == nil {
+			err = r.e.SwapRuleset(t.Context(), Swap{Ruleset: to, From: from, Mapping: m})
+		}
+		if err != nil || !to.Follows(from) {
+			t.Fatal(err)
+		}
 	}
-	changed := r.e.Ruleset()
+	const port = "-p udp -m udp --dport 80 -j ACCEPT"
+	change(rules.EditInsert, 1, "-s 172.21.0.1 -j DROP")
+	change(rules.EditInsert, 1, port)
+	r.send(packet.Inside, pt.NewUDP(addrPort(client, 7), pt.AP("10.0.0.2:80")))
+	change(rules.EditDelete, 2, "")                       // one that came meanwhile
+	change(rules.EditDelete, 0, "-s 10.9.9.9/32 -j DROP") // one that was there
+	change(rules.EditReplace, 2, "-s 172.21.0.3 -j DROP") // one that came before
 	query(1)
+	changed := r.e.Ruleset()
 	if before := c.tried; !look(0) || !look(time.Hour) || c.tried != before {
 		t.Error("begun a second time while the first one is under way")
 	}
+	want := string(changed.AppendSave(nil, rules.Both, nil))
 	on <- struct{}{}
-	err = <-c.ended
+	if err = <-c.ended; err != nil {
+		t.Fatal(err)
+	}
 	c.end(err)
-	if !errors.Is(err, ErrSuperseded) || r.e.Ruleset() != changed || r.e.Recompiled() != 0 {
-		t.Errorf("rules that were compiled anew before a change came into force after it (%v)", err)
-	}
-	if !look(0) {
-		t.Fatal("not tried again")
-	}
-	on <- struct{}{}
-	c.end(<-c.ended)
 	fresh := r.e.Ruleset()
-	if r.e.Recompiled() != 1 || fresh == changed || fresh.Patches() != 0 || fresh.Filled() != 0 || fresh.Len() != changed.Len() {
-		t.Errorf("compiled anew %d times; in force are %d rules with %d changes, want %d", r.e.Recompiled(), fresh.Len(), fresh.Patches(), changed.Len())
+	if got := string(fresh.AppendSave(nil, rules.Both, nil)); got != want {
+		t.Errorf("compiled anew while rules changed, they are\n%s\nwant\n%s", got, want)
+	}
+	if r.e.Recompiled() != 1 || fresh.Follows(changed) || fresh.Patches() != 5 {
+		t.Errorf("compiled anew %d times; in force are %d rules with %d changes, want 5", r.e.Recompiled(), fresh.Len(), fresh.Patches())
 	}
 	if look(time.Hour) {
-		t.Error("begun without any change")
+		t.Error("begun for few changes")
 	}
 	query(2)
 	query(0) // its verdict was another rule set's
@@ -185,32 +198,31 @@ func TestRecompileIsOvertaken(t *testing.T) {
 	if a, p := r.counted(fmt.Sprintf("FORWARD %d", fresh.Len())), r.counted("FORWARD policy"); a.Packets != 3 || p.Packets != 2 {
 		t.Errorf("the limit let %d packets pass, the policy counted %d, want 3 and 2", a.Packets, p.Packets)
 	}
+	if n := r.counted("FORWARD 1"); n.Packets != 1 {
+		t.Errorf("the rule that came while all were compiled anew counted %d packets before, want 1", n.Packets)
+	}
 }
 
-// TestRecompileSpreads: while changes come sooner than the rules can be compiled, it is tried a few times only.
-func TestRecompileSpreads(t *testing.T) {
+// TestRecompileIsOvertaken: rules compiled anew while others were put in force, not by changes of one rule, are discarded.
+func TestRecompileIsOvertaken(t *testing.T) {
 	r := newRig(t, 1, endRules, nil)
-	tries, filled := 0, []int{}
+	r.grow(nearShare)
+	other := r.e.Ruleset()
 	r.e.recompile = func(rs *rules.Ruleset) (*rules.Ruleset, rules.Mapping, error) {
-		tries++
-		if _, err := r.insert(1, fmt.Sprintf("-s 172.22.0.1 -p udp -m udp --dport %d -j DROP", tries)); err != nil {
-			return nil, rules.Mapping{}, err
+		to, m, err := rs.Recompile()
+		if err == nil {
+			other, _, err = rs.Recompile()
 		}
-		return rs.Recompile()
+		if err == nil {
+			err = r.e.SetRuleset(t.Context(), other)
+		}
+		return to, m, err
 	}
 	c := newRecompiler(r.e)
-	for r.e.Ruleset().Filled() < 99 {
-		r.grow(r.e.Ruleset().Filled() + 1)
-		if c.look(t.Context(), time.Unix(1e9, 0)); c.tried != nil {
-			filled = append(filled, c.tried.Filled())
-			err := <-c.ended
-			if c.end(err); !errors.Is(err, ErrSuperseded) {
-				t.Errorf("%v", err)
-			}
-		}
-	}
-	if want := []int{50, 62, 74, 86, 98}; !slices.Equal(filled, want) || r.e.Recompiled() != 0 {
-		t.Errorf("tried with %v %% taken, want %v; %d came into force", filled, want, r.e.Recompiled())
+	c.look(t.Context(), time.Unix(1e9, 0))
+	err := <-c.ended
+	if c.end(err); !errors.Is(err, ErrSuperseded) || r.e.Ruleset() != other || r.e.Recompiled() != 0 {
+		t.Errorf("rules compiled anew came into force in the place of others (%v)", err)
 	}
 }
 

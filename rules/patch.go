@@ -94,9 +94,41 @@ func (rs *Ruleset) Filled() int {
 }
 
 // Recompile compiles the same rules anew, with what they remember, and says which RuleIDs they have now. It takes as long as
-// Compile, and is for a quiet time after many changes (Filled), before Insert, Delete or Replace do it by themselves. The rule set may be in use meanwhile, and
-// others be made of it.
+// Compile, and is for a quiet time after many changes (Filled), before Insert, Delete or Replace do it by themselves. The rule set
+// may be in use meanwhile, and others be made of it: see Replay.
 func (rs *Ruleset) Recompile() (*Ruleset, Mapping, error) { return rs.compileAnew(nil, rs.opt) }
+
+// Replay carries the changes of one rule that made rs of an earlier rule set out on that one compiled anew, with what Recompile
+// said of it: so changes may go on while it works. It takes no longer than these changes did, and fails when one of them cannot be
+// made without compiling, or when rs does not follow the earlier one. The Mapping is from rs.
+func (rs *Ruleset) Replay(from, compiled *Ruleset, m Mapping) (*Ruleset, Mapping, bool) {
+	if rs == from {
+		return compiled, m, true
+	}
+	if !rs.Follows(from) {
+		return nil, Mapping{}, false
+	}
+	list, to := slices.Clone(m.list), compiled
+	was := from.extra(idExtra + len(from.late)) // the RuleID of the next rule that came
+	for _, s := range rs.steps[from.patches:] {
+		next := to.patch(s)
+		if next == nil {
+			return nil, Mapping{}, false
+		}
+		if s.removes {
+			gone := to.lists[s.chain].At(s.index)
+			if k := slices.Index(list, gone); k >= 0 {
+				list[k] = NoRule
+			}
+		}
+		if s.rule != nil {
+			list[was] = next.extra(idExtra + len(next.late) - 1)
+			was++
+		}
+		to = next
+	}
+	return to, Mapping{list: list}, true
+}
 
 // patch carries a change out without compiling anew, or returns nil where that cannot be done.
 func (rs *Ruleset) patch(s step) *Ruleset {
@@ -127,11 +159,12 @@ func (rs *Ruleset) patch(s step) *Ruleset {
 	next.patches++
 	if rs.line.newest != rs {
 		next.line = &line{depth: rs.line.depth}
-		next.late, next.warnings = slices.Clip(next.late), slices.Clip(next.warnings)
+		next.late, next.warnings, next.steps = slices.Clip(next.late), slices.Clip(next.warnings), slices.Clip(next.steps)
 		for f := range next.prog {
 			next.prog[f].clip()
 		}
 	}
+	next.steps = append(next.steps, s)
 	came := next.list(rs, s)
 	if gone != NoRule {
 		pos := rs.info(gone).Rule.Pos

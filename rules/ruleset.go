@@ -60,6 +60,7 @@ type Ruleset struct {
 	sets        []*ipset.Handle // that the rules name
 	movedSets   []*ipset.Handle // that they add to or delete from
 	patches     int             // changes of one rule since everything was compiled
+	steps       []step          // these
 }
 
 // RuleID names what decided a packet, or a counter: a rule, the policy of a base chain for an IP version, or the drop of
