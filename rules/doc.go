@@ -12,6 +12,7 @@
 //
 // # What becomes of what stands in a file
 //
+//	a byte order mark at the beginning of a file              left out: some editors write it
 //	table filter, chain FORWARD and user chains it leads to   judged
 //	table filter, INPUT and OUTPUT, and chains only they use   ignored with a warning: no packet is for the wire itself
 //	table nat                                                 ignored with a warning: nothing is translated

@@ -32,7 +32,13 @@ func Parse(name string, src []byte, family Family) (*File, error) {
 		p.errs.add(&Error{Pos: Pos{File: name, Line: 1, Col: 1}, Found: fmt.Sprintf("%d bytes", len(src)), Expected: fmt.Sprintf("at most %d bytes", MaxFile)})
 		return nil, &p.errs
 	}
-	text := string(src)
+	// A byte order mark at the beginning, as some editors write it, says nothing.
+	text := strings.TrimPrefix(string(src), "\ufeff")
+	if line := beyond(text); line > 0 {
+		p.line = line
+		p.tooMany()
+		return nil, &p.errs
+	}
 	for len(text) > 0 && !p.full && p.errs.More == 0 {
 		line := text
 		if i := strings.IndexByte(text, '\n'); i >= 0 {
@@ -507,7 +513,7 @@ func (p *parser) addRules(text string, fam Family, chain token, toks []token, n 
 	}
 	p.rules += len(rules)
 	if p.rules > MaxRules {
-		p.errorAt(1, "", fmt.Sprintf("at most %d rules in a file", MaxRules), "")
+		p.tooMany()
 		p.full = true
 		p.inTable = false
 		return
@@ -518,6 +524,35 @@ func (p *parser) addRules(text string, fam Family, chain token, toks []token, n 
 	}
 	tail := append([]*Rule(nil), c.Rules[at:]...)
 	c.Rules = append(append(c.Rules[:at], rules...), tail...)
+}
+
+// tooMany says that the limit of rules is passed in this line.
+func (p *parser) tooMany() {
+	p.errorAt(1, "", fmt.Sprintf("at most %d rules in a file", MaxRules), "addresses that are treated alike can be one rule with an IP set")
+}
+
+// beyond returns the line that passes the limit of rules, 0 if there is none, by lines that begin with -A, as iptables-save writes
+// them: so a file that is far too long is refused before it is read. Lines of tables that are ignored do not count.
+func beyond(text string) (line int) {
+	judged, rules := false, 0
+	for n := 1; len(text) > 0; n++ {
+		end := strings.IndexByte(text, '\n') + 1
+		if end == 0 {
+			end = len(text)
+		}
+		switch {
+		case text[0] == '*':
+			name, _, _ := strings.Cut(strings.TrimRight(text[1:end], " \t\r\n"), " ")
+			reason, known := tableMeaning[name]
+			judged = known && reason == ""
+		case judged && strings.HasPrefix(text, "-A "):
+			if rules++; rules > MaxRules {
+				return n
+			}
+		}
+		text = text[end:]
+	}
+	return 0
 }
 
 // didYouMean returns a hint that names the nearest word of list, or "".
