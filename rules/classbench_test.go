@@ -144,8 +144,8 @@ func TestClassBench(t *testing.T) {
 			set, text := classBench(t, name)
 			rs := compiled(t, text)
 			m := rs.NewMatcher()
-			if size := rs.Size(); len(set) > 9000 && size > 90*len(set) {
-				t.Errorf("%d bytes a rule, want at most 90", size/len(set))
+			if size := rs.Size(); size > 60*len(set) {
+				t.Errorf("%d bytes a rule, want at most 60", size/len(set))
 			}
 			n := 1500
 			if len(set) > 50000 {
