@@ -75,7 +75,9 @@ func listRules(rs *rules.Ruleset, counters []rules.Counter, view rules.Family) [
 				}
 			}
 		}
-		for id := range rs.List(i).All() {
+		list := rs.List(i)
+		c.Rules = slices.Grow(c.Rules, list.Len())
+		for id := range list.All() {
 			if info, _ := rs.Rule(id); info.Family&view != 0 {
 				r := newRuleCounters(rs, id, &info, counters[id], view)
 				r.Number = len(c.Rules) + 1

@@ -79,14 +79,14 @@ func (f *Firewall) ChangeRules(ctx context.Context, c RuleChange) (RuleChanged, 
 	if err := f.engine.SwapRuleset(ctx, dataplane.Swap{Ruleset: to, From: from, Mapping: m}); err != nil {
 		return RuleChanged{}, err
 	}
-	known := map[string]bool{}
-	for _, w := range warnings(from) {
+	known := map[rules.Warning]bool{}
+	for _, w := range from.Warnings() {
 		known[w] = true
 	}
 	answer := RuleChanged{Rules: to.Len(), Changes: int(f.edits.Add(1)), Warnings: []string{}}
-	for _, w := range warnings(to) {
+	for _, w := range to.Warnings() {
 		if !known[w] {
-			answer.Warnings = append(answer.Warnings, w)
+			answer.Warnings = append(answer.Warnings, w.String())
 		}
 	}
 	return answer, nil
