@@ -111,7 +111,7 @@
 // Compiled anew is everything when a jump leads to a chain that packets did not come to before, when a rule with a memory of
 // addresses, with sets or with CT comes or goes, for policies and chains, for many rules at a time, and when a change would make an overlay too
 // large, so that lookups stay as fast as after compiling. Filled says how near that is, and Recompile lets the caller do it before, at
-// a time of its own, as package dataplane does: then only a burst of changes faster than compiling comes to it. The Mapping that a change returns says then which RuleID became which.
+// a time of its own, with Replay for what changed meanwhile, as package dataplane does: then only a burst of changes faster than compiling comes to it. The Mapping that a change returns says then which RuleID became which.
 //
 // # What rules remember
 //
