@@ -16,7 +16,7 @@ const (
 	Full
 	// Clash: another connection with this key was entered meanwhile; the packet must be dropped.
 	Clash
-	// TooLong: both buckets are full; the packet must be dropped.
+	// TooLong: both buckets are full, and nothing in them can move (insert); the packet must be dropped.
 	TooLong
 	// Stale: c is not the Fresh connection of the last Track; a mistake of the caller's.
 	Stale

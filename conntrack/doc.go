@@ -57,8 +57,8 @@
 // cold part; Hash and Touch have those of a whole burst under way together.
 //
 // Every key has two buckets. An entry goes to the first if there is room (96 % at eight to a bucket), else to the
-// second; if both are full another one moves to its own other bucket. A chain has therefore a bounded length, and an
-// attacker, who does not know the secret, does no better than chance.
+// second; if both are full another one moves to its own other bucket, for which a third may have to move. A chain has
+// therefore a bounded length, and an attacker, who does not know the secret, does no better than chance.
 //
 // The buckets are a linear hash table: it doubles by splitting bucket 0, then 1, and so on,
 //

@@ -376,36 +376,51 @@ func (t *Table) unlink(ref uint32, h uint64) {
 	t.stats.Delete++
 }
 
-// insert enters ref, whose key has hash h, into its first bucket, or its second, or into the place of an entry that has
-// room in its own other bucket. It reports false if there is none, which at the load that the table keeps is less
-// likely than a broken memory cell.
+// insertMoves is how many entries at most are moved for one that comes. A small table that a burst fills to eleven of twelve slots,
+// before it may grow, has both buckets of many a key full; with two moves there are up to 288 others to choose from.
+const insertMoves = 2
+
+// insert enters ref, whose key has hash h, into its first bucket, or its second, or into the place of an entry that moves to
+// its own other bucket. It reports false if there is none.
 func (t *Table) insert(ref uint32, h uint64) bool {
-	tag := tagOf(h)
 	first, second := t.index.first(h), t.index.second(h)
-	for _, b := range [2]uint64{first, second} {
-		x := &t.index.arena.items[b]
-		if f := x.free(); f != 0 {
-			x.put(bits.TrailingZeros32(f), tag, ref)
-			return true
-		}
-	}
-	for _, b := range [2]uint64{first, second} {
-		x := &t.index.arena.items[b]
-		for i, r := range x.ref {
-			g := t.hashOf(&t.hot.items[r].key)
-			other := t.index.first(g)
-			if other == b {
-				other = t.index.second(g)
-			}
-			y := &t.index.arena.items[other]
-			if f := y.free(); f != 0 {
-				y.put(bits.TrailingZeros32(f), tagOf(g), r)
-				x.put(i, tag, ref)
+	for moves := range insertMoves + 1 {
+		for _, b := range [2]uint64{first, second} {
+			if i := t.slotIn(b, moves); i >= 0 {
+				t.index.arena.items[b].put(i, tagOf(h), ref)
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// slotIn returns an empty slot of a bucket, after so many moves; -1 if there is none. A bucket on the way is never entered again: all
+// before the last one are full, and the last one is only looked at.
+func (t *Table) slotIn(b uint64, moves int) int {
+	x := &t.index.arena.items[b]
+	if f := x.free(); f != 0 {
+		return bits.TrailingZeros32(f)
+	}
+	if moves == 0 {
+		return -1
+	}
+	for i, r := range x.ref {
+		g := t.hashOf(&t.hot.items[r].key)
+		other := t.index.first(g)
+		if other == b {
+			other = t.index.second(g)
+		}
+		if other == b {
+			continue
+		}
+		if j := t.slotIn(other, moves-1); j >= 0 {
+			t.index.arena.items[other].put(j, tagOf(g), r)
+			x.put(i, 0, 0)
+			return i
+		}
+	}
+	return -1
 }
 
 // growBatch is how many buckets grow splits together: enough that the cache misses on their entries overlap.
