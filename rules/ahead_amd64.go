@@ -33,7 +33,8 @@ func descendBurst(a *ahead, trees, slots []slot, lanes int)
 //go:noescape
 func runsBurst(a *ahead, trees int, places []slot, entries []narrow, shapes []shape, lanes int) (left int)
 
-// restVector is ahead.rest, in ahead_amd64.s.
+// restVector does the rounds of ahead.runs behind the first, in ahead_amd64.s: not one of all lanes in list at a time, but one lane after
+// the other, each to the end of its run.
 //
 //go:noescape
 func restVector(a *ahead, places []slot, entries []narrow, shapes []shape, n int)

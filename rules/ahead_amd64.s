@@ -225,7 +225,9 @@ done:
 
 // func restVector(a *ahead, places []slot, entries []narrow, shapes []shape, n int)
 //
-// As ahead.rest, which has the comments. DI a, R9 places, R10 entries, R11 shapes, BX the place in the list.
+// The rounds of ahead.runs behind the first, one lane of list after the other, each to the end of its run.
+//
+// DI a, R9 places, R10 entries, R11 shapes, BX the place in the list.
 TEXT ·restVector(SB), NOSPLIT, $0-88
 	MOVQ a+0(FP), DI
 	MOVQ places_base+8(FP), R9

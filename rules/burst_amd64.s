@@ -561,7 +561,7 @@ done:
 	VZEROUPPER
 	RET
 
-// RULES loads the rules of eight lanes: Z10 has their ranks, R11 where they begin; into Z11. It changes X12 to X14, R9, R10, R12 and R13.
+// RULES loads the rules of eight lanes: Z10 has their indices, which are their ranks without the bits of the gap, R11 where they begin; into Z11. It changes X12 to X14, R9, R10, R12 and R13.
 #define RULES \
 	VMOVQ         X10, R9; \
 	VPEXTRQ       $1, X10, R10; \

@@ -50,8 +50,10 @@ func (f Finding) String() string {
 //   - rules that cannot match any packet, rules that are there twice, chains that nothing leads to;
 //   - an IP version of which everything is accepted.
 //
-// Addresses, ports, protocol, state and port of the wire are compared exactly; a rule that asks anything else is taken to
-// let some packet pass, and to match some. For a rule that thousands of others touch the search may be given up, which is
+// Addresses, ports, protocol, state and port of the wire are compared exactly. Excepted are addresses and protocols behind a !, masks of
+// IPv4 that are no prefix, of which the first bits alone are compared, lists that ask for either port (--ports), and lists of so many
+// ports that a rule would be more than 64 boxes. A rule that asks one of these, or anything else, is taken to let some packet
+// pass, and to match some. For a rule that thousands of others touch the search may be given up, which is
 // said. The result is in the order of the rules; the time is near to proportional to their number. Where progress is not nil
 // it is told now and then how many rules of how many have been looked at.
 func (rs *Ruleset) Check(progress func(done, all int)) []Finding {

@@ -105,13 +105,26 @@
 // is told by its chain's list alone. So counters, traces and what rules remember need no renumbering, and the Matchers that
 // workers have go on with the new Ruleset (Ruleset.Follows, Matcher.Follow) at once, without allocating. The trees of the chain
 // stay: the new rule goes into an overlay, one more small tree, and so does a mark of a rule that goes, see patch.go. Ranks are left
-// free for rules to come, see rank.go. So the time and the memory of a change do not grow with the number of rules
-// (bench, BenchmarkChange).
+// free for rules to come, see rank.go. So most changes go through no list of rules or of entries, however many there are (bench,
+// BenchmarkChange). Some do: all entries are looked at when a final rule goes that rules behind it were left out for; a list without
+// room is copied whole, and so is all that is appended to when a rule set is changed that is not the newest; and to delete a rule by
+// its words its chain is looked through. patch.go has the whole list.
 //
-// Compiled anew is everything when a jump leads to a chain that packets did not come to before, when a rule with a memory of
-// addresses, with sets or with CT comes or goes, for policies and chains, for many rules at a time, and when a change would make an overlay too
-// large, so that lookups stay as fast as after compiling. Filled says how near that is, and Recompile lets the caller do it before, at
-// a time of its own, with Replay for what changed meanwhile, as package dataplane does: then only a burst of changes faster than compiling comes to it. The Mapping that a change returns says then which RuleID became which.
+// Compiled anew is everything
+//
+//   - when a jump or goto leads to a chain that packets did not come to before, or is put into such a chain, and when calls would be
+//     nested more than 8 deeper than when the rules were compiled;
+//   - when a rule with a memory of addresses, with sets or with CT comes or goes;
+//   - for policies, for chains that come, go or are flushed, and for more than 16 rules at a time;
+//   - when a change would make an overlay too large (128 entries), and after 512 changes, so that lookups stay as fast as after
+//     compiling;
+//   - when ranks do not fit: where a place has no rank left and no room can be made, and by every change where a program has too many
+//     rules and chains for ranks between them, with 500,000 rules from about 16,200 chains on;
+//   - by every change of MaxRules rules.
+//
+// Filled says how near overlays and the number of changes are to their limits, and Recompile lets the caller compile before, at a time
+// of its own, with Replay for what changed meanwhile, as package dataplane does: then only a burst of changes faster than compiling
+// comes to these limits. The Mapping that a change returns says then which RuleID became which.
 //
 // # What rules remember
 //

@@ -112,7 +112,7 @@ func addrsOf(p *packet.Packet) uint64 { return uint64(uint32(p.Src.Lo))<<32 | ui
 //	addr   source:32 | destination:32
 //	meta   rank:21 | shape:27 | lowest destination port:16
 //
-// rank is the index in program.rules. It comes first, so that the lower one of two entries' meta is that of the earlier rule.
+// rank says where the rule stands in its chain, see rank.go. It comes first, so that the lower one of two entries' meta is that of the earlier rule.
 type narrow struct{ addr, meta uint64 }
 
 const (

@@ -35,7 +35,7 @@ var opNames = [...]string{
 }
 
 // Explain walks the rules one by one, as iptables does, and tells what was tried in order, through all base chains that
-// the packet passes; the result is that of Match, without Trace. It is slow, counts nothing, and takes no token of a
+// the packet passes; the result is that of Match, but without Trace, and with KeepOn where Match says KeepUntilSets. It is slow, counts nothing, and takes no token of a
 // limit, nor a turn: they are looked at as they stand. Chance is what it is. What rules change is changed in copies of p and c;
 // the frame grows if p's has room.
 func (rs *Ruleset) Explain(p *packet.Packet, c *Context) ([]Step, Result) {

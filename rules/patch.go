@@ -16,7 +16,17 @@ import (
 //	appended    the rule's description, conditions, entries; the overlay's root, nodes and places
 //	shared      the rest, and matchers, with all that they have counted (Matcher.Follow)
 //
-// None of it grows with the number of rules, but where no rank is free for a rule: see makeRoom.
+// What is done for a change, and grows with the rules:
+//
+//	no rank is free for a rule                                 rules and entries are copied, and moved: see makeRoom
+//	a final rule goes that others behind it were left out for  all entries are looked at, see below
+//	a list that is appended to has no more room                it is copied whole, and has room for many changes then
+//	the rule set is not the newest of its line                 what is appended to is copied whole
+//	a rule of IPv4 comes, or a mark                            its shape is sought among all: of these there are few
+//	a rule comes or goes that leads to a chain                 all rules that do are looked at
+//	a rule goes for one IP version and stays for the other     all tokens and turns are looked at (Adopt)
+//	a rule goes that warnings are about                        the warnings are copied
+//	Edit deletes a rule by its words                           the prints of its chain are looked through, see Rule.print
 //
 // Lists that are appended to are shared as well: a rule set looks at no more of a list than it had when it was made, and only
 // the newest of a line of changes appends behind that. A change of an older one copies, and begins a line of its own.
@@ -99,8 +109,9 @@ func (rs *Ruleset) Filled() int {
 func (rs *Ruleset) Recompile() (*Ruleset, Mapping, error) { return rs.compileAnew(nil, rs.opt) }
 
 // Replay carries the changes of one rule that made rs of an earlier rule set out on that one compiled anew, with what Recompile
-// said of it: so changes may go on while it works. It takes no longer than these changes did, and fails when one of them cannot be
-// made without compiling, or when rs does not follow the earlier one. The Mapping is from rs.
+// said of it: so changes may go on while it works. Beside what these changes took, it copies the Mapping, and searches it for each
+// rule that went. It fails when one of them cannot be made without compiling, or when rs does not follow the earlier one. The Mapping
+// is from rs.
 func (rs *Ruleset) Replay(from, compiled *Ruleset, m Mapping) (*Ruleset, Mapping, bool) {
 	if rs == from {
 		return compiled, m, true

@@ -6,8 +6,11 @@ import "slices"
 // looked at.
 func (r *Rule) print() uint32 {
 	h := uint64(r.Proto.Num)<<16 | uint64(r.Target.Verb)<<8 | uint64(len(r.Matches))
-	for _, x := range [...]uint64{r.Src.Addr.Lo, r.Dst.Addr.Lo} {
-		h = (h ^ x) * 0x9e3779b97f4a7c15
+	for _, a := range [...]*AddrMatch{&r.Src, &r.Dst} {
+		if a.Set || a.Not { // else it does not print, whatever is in it: -s 0.0.0.0/0
+			h ^= a.Addr.Lo
+		}
+		h *= 0x9e3779b97f4a7c15
 		h ^= h >> 32
 	}
 	return uint32(h)

@@ -320,7 +320,7 @@ type program struct {
 	chains     []chain
 	names      map[string]uint32 // of the chains that packets come to
 	overlays   []overlay         // of changes since the chains were compiled
-	rules      []compiledRule    // chain by chain, each with one more at its end that is no rule
+	rules      []compiledRule    // chain by chain, each with one more at its end that is no rule; nor are those that are room, see rank.go
 	does       []uint32          // indices in deeds, as rules; nil while rules have room for them
 	gap        uint8             // bits of a rank below the index in rules
 	late       []late            // by rank
@@ -370,10 +370,10 @@ type program struct {
 	depth                     int // the longest chain of nested calls
 }
 
-// chain is the trees of a chain, and the ranks of its rules.
+// chain is where the trees of a chain are, and its rules.
 type chain struct {
-	first, n   uint32
-	begin, end uint32 // in rules
+	first, n   uint32 // in trees
+	begin, end uint32 // in rules; at the end is one that is no rule
 }
 
 // rule is what the program knows of a rule beside its entries.

@@ -14,8 +14,8 @@ const (
 	entryMask  = 1<<(moreShift-entryShift) - 1
 )
 
-// There is room for the entries of all rules.
-const _ = uint(entryMask - MaxRules*maxBoxes - maxPatches*maxBoxes)
+// There is room for the entries of all rules, and of all changes: each may write those of a mark and those of a rule.
+const _ = uint(entryMask - MaxRules*maxBoxes - 2*maxPatches*maxBoxes)
 
 // entry returns the index of a run's first entry. The run is not empty.
 func (s slot) entry() uint32 { return uint32(s>>entryShift)&entryMask - 1 }

@@ -182,7 +182,9 @@ Warnings are about
   shadowed   rules that no packet reaches: earlier rules, one or several together, of one chain
              or of several, take all that they would match, or nothing that leads to their chain
              has any of it. Addresses, ports, protocol, state and interface are compared
-             exactly; rules that ask anything else count as letting some packet pass.
+             exactly, but for addresses and protocols behind a !, IPv4 masks that are no prefix,
+             --ports, and very long lists of ports. Rules that ask one of these, or anything
+             else, count as letting some packet pass.
   unsure     rules for which that was not found out, as too many others touch them
   duplicate  rules that stand in their chain already
   unused     user chains that no packet comes to
