@@ -163,7 +163,11 @@ func (g *program) rankBetween(low, high, near uint32) uint32 {
 // can be made. rs is the rule set before the change, of whose rules there are at most those in late that the program has.
 func (g *program) newRank(rs *Ruleset, s step, chain uint32) uint32 {
 	ch := g.chains[chain]
-	k, before := rs.lists[s.chain].spot(s.index)
+	list := *rs.lists[s.chain]
+	if s.removes { // where a rule comes in the place of another one it stands where it would without that
+		list = list.remove(s.index)
+	}
+	k, before := list.spot(s.index)
 	index := g.indexFrom(ch, before)
 	begin := index
 	for begin > ch.begin && g.isRoom(begin-1) {
@@ -177,7 +181,7 @@ func (g *program) newRank(rs *Ruleset, s step, chain uint32) uint32 {
 		if piece := int(rs.info(id).piece); piece != s.chain {
 			return piece > s.chain
 		}
-		return slices.IndexFunc(rs.lists[s.chain].came, func(x arrival) bool { return x.id == id }) >= k
+		return slices.IndexFunc(list.came, func(x arrival) bool { return x.id == id }) >= k
 	})
 	if n > 0 {
 		low = came[n-1].rank

@@ -75,6 +75,23 @@ func TestRanks(t *testing.T) {
 	}
 }
 
+// TestRankReplaced: a rule that comes before one that came in the place of another, or behind it, stands there.
+func TestRankReplaced(t *testing.T) {
+	for _, do := range []string{"-I FORWARD 2 -p 9", "-I FORWARD 3 -p 9", "-R FORWARD 2 -p 9", "-D FORWARD 2"} {
+		rs := mustCompile(t, "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p 1\n-A FORWARD -p 2\n-A FORWARD -p 3\nCOMMIT\n")
+		for k, do := range []string{"-R FORWARD 2 -p 7 -j DROP", do, "-I FORWARD 2 -p 8"} {
+			to, _, err := edit(rs, do)
+			if err != nil || to.Patches() != k+1 {
+				t.Fatalf("%s: %d changes, error %v", do, to.Patches(), err)
+			}
+			rs = to
+			if s := misplaced(rs, filterPlace); s != "" {
+				t.Errorf("%s: %s", do, s)
+			}
+		}
+	}
+}
+
 // misplaced says what is wrong with the ranks of a program's rules.
 func misplaced(rs *Ruleset, f int) string {
 	g := &rs.prog[f]
