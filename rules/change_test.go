@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,9 +22,13 @@ type changed struct {
 
 func (x *changed) text() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "*%s\n:%s %s [0:0]\n", x.table, x.names[0], x.policy)
-	for _, n := range x.names[1:] {
-		fmt.Fprintf(&b, ":%s - [0:0]\n", n)
+	fmt.Fprintf(&b, "*%s\n", x.table)
+	for k, n := range x.names {
+		policy := "-"
+		if k < x.bases() {
+			policy = x.policy
+		}
+		fmt.Fprintf(&b, ":%s %s [0:0]\n", n, policy)
 	}
 	for _, n := range x.names {
 		for _, l := range x.lines[n] {
@@ -32,6 +37,35 @@ func (x *changed) text() []byte {
 	}
 	b.WriteString("COMMIT\n")
 	return []byte(b.String())
+}
+
+// bases returns how many of the names are base chains': the first ones.
+func (x *changed) bases() int {
+	return slices.IndexFunc(append(slices.Clip(x.names), ""), func(name string) bool {
+		return !slices.ContainsFunc(baseTable[:], func(b base) bool { return b.table == x.table && b.chain == name })
+	})
+}
+
+// conditions returns a rule for a chain, without a target: none with turns, which are state that the twin does not carry over. In
+// mangle many ask for a way in or out, which some of its chains do not know.
+func (x *changed) conditions(g generator, chain string) string {
+	for {
+		l := "-A " + chain + g.Conditions(version(x.fam), false)
+		if x.table == "mangle" && g.IntN(3) == 0 {
+			if g.IntN(2) == 0 {
+				l = "-A " + chain
+			}
+			l += g.Pick(" "+g.Not()+"-i ", " "+g.Not()+"-o ", " -m physdev "+g.Not()+"--physdev-in ", " -m physdev "+g.Not()+"--physdev-out ") + g.Pick("inside", "outside", "eth+", "+")
+		}
+		has := func(s string) bool { return strings.Contains(l, s) }
+		switch {
+		case has("nth") || has("quota") || strings.Count(l, " -i ") > 1 || strings.Count(l, " -o ") > 1:
+		case chain == "PREROUTING" && has(" -o "):
+		case chain == "POSTROUTING" && (has(" -i ") || has("-m mac") || has("-m eui64")):
+		default:
+			return l
+		}
+	}
 }
 
 // step makes one random change to the lines and to the rule set, and checks the renumbering.
@@ -51,15 +85,12 @@ func (x *changed) step(t *testing.T, g generator, rs *Ruleset) *Ruleset {
 		x.lines[at.Chain] = slices.Delete(slices.Clone(list), at.Number-1, at.Number)
 		next, m, err = rs.Delete(at)
 	} else {
-		line := ""
-		for line == "" || strings.Contains(line, "nth") || strings.Contains(line, "quota") { // turns are state that the twin does not carry over
-			line = "-A " + at.Chain + g.Conditions(version(x.fam), false)
-			switch k := slices.Index(x.names, at.Chain); {
-			case g.IntN(16) == 0 && k+1 < len(x.names):
-				line += g.Pick(" -j ", " -j ", " -g ") + x.names[k+1+g.IntN(len(x.names)-k-1)]
-			default:
-				line += g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x", " -j MARK --set-xmark 0x5/0xf", " -j CONNMARK --set-xmark 0x2/0xf")
-			}
+		line := x.conditions(g, at.Chain)
+		to := x.names[max(slices.Index(x.names, at.Chain)+1, x.bases()):] // where it may jump
+		if len(to) > 0 && g.IntN(16) == 0 {
+			line += g.Pick(" -j ", " -j ", " -g ") + to[g.IntN(len(to))]
+		} else {
+			line += g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN", " -j LOG --log-prefix x", " -j MARK --set-xmark 0x5/0xf", " -j CONNMARK --set-xmark 0x2/0xf")
 		}
 		chain, rules, e := ParseRule("change", x.table, x.fam, line)
 		if e != nil || chain != at.Chain || len(rules) != 1 {
@@ -171,7 +202,8 @@ func same(a, b *Ruleset) string {
 }
 
 // TestChanges changes rule sets one rule at a time and compares the outcome with compiling the changed text, and both
-// with the linear twin: RuleIDs, names, verdicts, counters.
+// with the linear twin: RuleIDs, names, verdicts, counters. In mangle a user chain is in three programs, in each of which a rule asks
+// something else.
 func TestChanges(t *testing.T) {
 	sets, steps := 12, 50
 	if testing.Short() {
@@ -183,17 +215,19 @@ func TestChanges(t *testing.T) {
 		fam := []Family{IPv4, IPv6}[seed%2]
 		g := newGenerator(uint64(seed), 77)
 		x := &changed{table: "filter", fam: fam, policy: g.Pick("ACCEPT", "DROP"), names: []string{"FORWARD", "u0", "u1", "u2"}, lines: make(map[string][]string)}
+		if seed%4 > 1 {
+			x.table, x.names = "mangle", []string{"PREROUTING", "FORWARD", "POSTROUTING", "u0", "u1"}
+		}
 		steps := steps
 		if seed%6 == 5 { // one chain that is changed often: its overlay becomes a tree, and too large
 			x.names, steps = x.names[:1], 8*steps
 		}
 		for _, n := range x.names {
 			for range g.IntN([]int{5, 60, 400}[seed%3]) {
-				l := ""
-				for l == "" || strings.Contains(l, "nth") || strings.Contains(l, "quota") {
-					l = "-A " + n + g.Conditions(version(fam), false)
-				}
-				x.lines[n] = append(x.lines[n], l+g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN"))
+				x.lines[n] = append(x.lines[n], x.conditions(g, n)+g.Pick("", " -j ACCEPT", " -j DROP", " -j RETURN"))
+			}
+			if x.table == "mangle" && len(x.names) > x.bases() && n != "u1" {
+				x.lines[n] = slices.Insert(x.lines[n], 0, "-A "+n+" -j u"+strconv.Itoa(max(0, slices.Index(x.names, n)-x.bases()+1)))
 			}
 		}
 		f, err := Parse("change", x.text(), fam)
@@ -208,10 +242,15 @@ func TestChanges(t *testing.T) {
 			if rs.patches == 0 && seed&1 == seed>>1&1 {
 				tighten(rs, minGap)
 			}
-			elements := len(rs.prog[filterPlace+seed&1].rules)
+			before := rs.prog
 			rs = x.step(t, g, rs)
-			if rs.patches > 0 && len(rs.prog[filterPlace+seed&1].rules) > elements {
-				made++
+			for f := range before {
+				if rs.patches > 0 && len(rs.prog[f].rules) > len(before[f].rules) {
+					made++
+				}
+				if s := misplaced(rs, f); s != "" {
+					t.Fatalf("seed %d, change %d: %s", seed, k, s)
+				}
 			}
 			f, err := Parse("change", x.text(), fam)
 			if err != nil {
@@ -260,6 +299,69 @@ func TestChanges(t *testing.T) {
 		t.Errorf("%d rule sets were patched, overlays of up to %d entries: the test does not test patching", patched, widest)
 	}
 	t.Logf("%d rule sets patched, overlays of up to %d entries, room made %d times", patched, widest, made)
+}
+
+// TestChangeWays: what asks for a way in or out goes from each program as it is there, and leaves nothing behind.
+func TestChangeWays(t *testing.T) {
+	opt := Options{InsideName: "eth0", OutsideName: "eth1"}
+	for _, asks := range []string{"! -o outside", "! -i inside", "-o +", "! -i +", "-m physdev --physdev-out inside", "-m physdev ! --physdev-out outside", "-m physdev ! --physdev-in outside"} {
+		for _, base := range []string{"PREROUTING", "FORWARD", "POSTROUTING"} {
+			for _, comes := range []string{"", "-A u -p 99 -j DROP"} {
+				f, err := Parse("t", fmt.Appendf(nil, "*mangle\n:%s ACCEPT [0:0]\n:u - [0:0]\n-A %[1]s -j u\n-A u %s -j DROP\nCOMMIT\n", base, asks), IPv4)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rs, err := Compile([]*File{f}, opt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var rule *Rule
+				if comes != "" {
+					_, list, err := ParseRule("t", "mangle", IPv4, comes)
+					if err != nil {
+						t.Fatal(err)
+					}
+					rule = list[0]
+				}
+				to, _, err := rs.Replace(Place{"mangle", "u", IPv4, 1}, rule)
+				if err != nil || to.Patches() != 1 {
+					t.Fatalf("%s from %s: %d changes, %v", asks, base, to.Patches(), err)
+				}
+				for _, in := range []packet.Port{packet.Inside, packet.Outside} {
+					p := tcpPacket()
+					p.In = in
+					compare(t, to.NewMatcher(), newLinear(to.filesNow(nil, nil), IPv4, opt), p, &Context{State: New})
+				}
+			}
+		}
+	}
+}
+
+// TestChangeJump: the only jump to a chain gives way to another one there, for both IP versions or for one of two, without anything
+// compiled anew, and the chain goes on being changed.
+func TestChangeJump(t *testing.T) {
+	const text = "*filter\n:FORWARD ACCEPT [0:0]\n:a - [0:0]\n:b - [0:0]\n-A FORWARD -p 6 -j a\n-A a -j b\n-A b -p 6 -j DROP\nCOMMIT\n"
+	for _, do := range []string{"-R FORWARD 1 -j a", "-R FORWARD 1 -j b", "-4 -R FORWARD 1 -j a", "-6 -R FORWARD 1 -g a", "-4 -D FORWARD 1", "-6 -R FORWARD 1 -p 17 -j DROP", "-R a 1 -p 6 -j b"} {
+		rs := mustCompile(t, text)
+		for _, do := range []string{do, "-I b 1 -s 10.0.0.1 -j ACCEPT", "-D b 2"} {
+			to, m, err := edit(rs, do)
+			if err != nil || !to.Follows(rs) {
+				t.Fatalf("%s: compiled anew, error %v", do, err)
+			}
+			checkMapping(t, do, rs, to, m)
+			rs = to
+			for f, fam := range []Family{IPv4, IPv6} {
+				if s := misplaced(rs, filterPlace+f); s != "" {
+					t.Fatalf("%s: %s", do, s)
+				}
+				g := newGenerator(uint64(f), 5)
+				for range 50 {
+					p, c := g.packet(g.Flow(version(fam)))
+					compare(t, rs.NewMatcher(), newLinear(rs.filesNow(nil, nil), fam, rs.opt), p, c)
+				}
+			}
+		}
+	}
 }
 
 // BenchmarkChange changes one rule of 10,000 and of 100,000.

@@ -137,7 +137,11 @@ func (rs *Ruleset) unguarded() (out []Finding) {
 		for k := range baseTable {
 			g := &rs.prog[2*k+v]
 			drops = drops || g.policy == Drop && (k == baseFilter || rs.has[2*k+v])
-			for _, ch := range g.chains {
+			led := g.led()
+			for n, ch := range g.chains {
+				if !led[n] {
+					continue
+				}
 				for rank := range g.ranks(ch) {
 					v := g.deed(rank).verb
 					drops = drops || v == VerbDrop || v == VerbReject
@@ -149,6 +153,15 @@ func (rs *Ruleset) unguarded() (out []Finding) {
 		}
 	}
 	return out
+}
+
+// led says of each chain whether packets come there: a change may have taken away what led to it, see program.forsake.
+func (g *program) led() []bool {
+	led := make([]bool, len(g.chains))
+	for _, n := range g.names {
+		led[n] = true
+	}
+	return led
 }
 
 // ruleAt names a rule with its place.
@@ -193,10 +206,7 @@ func (rs *Ruleset) shadowed(place int, found *shadows, each func()) {
 	c := compiler{rs: &Ruleset{}, opt: rs.opt, place: place}
 	c.cur = &program{v6: g.v6}
 	search := newReach(g, &found.left, found.rng)
-	led := make([]bool, len(g.chains)) // a change may have taken away what led to a chain, see program.forsake
-	for _, n := range g.names {
-		led[n] = true
-	}
+	led := g.led()
 	for n, ch := range g.chains {
 		if ch.n == 0 || !led[n] {
 			continue

@@ -55,6 +55,28 @@ COMMIT
 	}
 }
 
+// TestCheckForsaken: a chain that a change took the last jump to from drops nothing any more, for that version.
+func TestCheckForsaken(t *testing.T) {
+	rs := mustCompile(t, "*filter\n:FORWARD ACCEPT [0:0]\n:u - [0:0]\n-A FORWARD -p tcp -j u\n-A u -s 10.0.0.1 -j DROP\n-A u -s 2001:db8::1 -j DROP\nCOMMIT\n")
+	for _, tc := range []struct{ do, want string }{
+		{"-4 -D FORWARD 1", "every IPv4 packet is accepted: no rule and no policy drops any (is a rule file for it missing?)"},
+		{"-D FORWARD 1", "t:3:2: chain u is not reached from FORWARD (no rule that packets come to jumps there)\n" +
+			"every IPv4 packet is accepted: no rule and no policy drops any (is a rule file for it missing?)\nevery IPv6 packet is accepted: no rule and no policy drops any (is a rule file for it missing?)"},
+	} {
+		to, _, err := edit(rs, tc.do)
+		if err != nil || to.Patches() != 1 {
+			t.Fatalf("%s: %d changes, error %v", tc.do, to.Patches(), err)
+		}
+		var got []string
+		for _, f := range to.Check(nil) {
+			got = append(got, f.String())
+		}
+		if strings.Join(got, "\n") != tc.want {
+			t.Errorf("%s: found\n%s\nwant\n%s", tc.do, strings.Join(got, "\n"), tc.want)
+		}
+	}
+}
+
 // TestCheckRandom: what is called unreachable is reached by no packet, as the slow twin judges it.
 func TestCheckRandom(t *testing.T) {
 	found := map[FindingKind]int{}

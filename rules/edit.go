@@ -408,7 +408,11 @@ func (x *editor) version(view Family) error {
 			x.steps = append(x.steps, step{chain: at.at, index: at.index, rule: added[0], removes: true})
 			return nil
 		}
+		// The rule comes before the other goes, so that there is always one that leads where both do.
+		x.steps = append(x.steps, step{chain: at.at, index: at.index, rule: added[0]})
 		x.remove(at, view)
+		x.steps[len(x.steps)-1].index++
+		return nil
 	}
 	for i, r := range added {
 		x.steps = append(x.steps, step{chain: at.at, index: at.index + i, rule: r})

@@ -198,7 +198,7 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 		if q.n == 1 && q.op >= opDir && (ctx.State == Invalid || ctx.State == Untracked) {
 			continue
 		}
-		if c.cur.volatile(&q, p.Proto) && (inOrder || c.agrees(list[i+1:], p, ctx)) {
+		if c.cur.volatile(&q, p.Proto) && (inOrder || c.agrees(list, i, p, ctx)) {
 			c.asked = append(c.asked, opNames[q.op])
 		}
 		switch o := c.cur.test(&q, p, ctx); {
@@ -214,10 +214,15 @@ func (c *compiler) try(r *Rule, p *packet.Packet, ctx *Context) (string, outcome
 	return "", all
 }
 
-// agrees says whether what the matcher asks before the first condition of a list holds: conditions behind it that an entry
-// holds, as far as they may be asked before (see boxes).
-func (c *compiler) agrees(list []pred, p *packet.Packet, ctx *Context) bool {
-	for _, q := range list {
+// agrees says whether what the matcher asks before the i-th condition of a list holds: conditions behind it that an entry
+// holds, as far as they may be asked before (see boxes). Ports of the wire may not behind a header that must be there.
+func (c *compiler) agrees(list []pred, i int, p *packet.Packet, ctx *Context) bool {
+	header := false
+	for k, q := range list {
+		header = header || q.op == opHeader
+		if k <= i || q.op == opPorts && header {
+			continue
+		}
 		if q.op.effect() || q.op.hot() {
 			return true
 		}

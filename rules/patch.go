@@ -143,7 +143,7 @@ func (rs *Ruleset) Replay(from, compiled *Ruleset, m Mapping) (*Ruleset, Mapping
 
 // patch carries a change out without compiling anew, or returns nil where that cannot be done.
 func (rs *Ruleset) patch(s step) *Ruleset {
-	if rs.patches >= maxPatches || rs.count >= MaxRules {
+	if rs.patches >= maxPatches || s.rule != nil && !s.removes && rs.count >= MaxRules {
 		return nil
 	}
 	gone := NoRule
@@ -271,9 +271,10 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	if at >= 0 {
 		over = slices.Clone(g.overlays[at].entries)
 	}
+	led := false
 	if removes {
 		var ok bool
-		if over, ok = g.remove(old, chain, gone, over); !ok {
+		if over, led, ok = g.remove(old, f, chain, gone, over); !ok {
 			return false
 		}
 	}
@@ -282,6 +283,9 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 		if over, ok = g.add(c, f, old, s, chain, came, over); !ok {
 			return false
 		}
+	}
+	if led {
+		g.forsake() // not before: the rule that came may lead where the one that went did
 	}
 	if len(over) > maxOverlay {
 		return false
@@ -314,12 +318,13 @@ func (g *program) patch(c *compiler, f int, old *Ruleset, s step, came, gone Rul
 	return true
 }
 
-// remove takes a rule out of a chain, and returns what the chain's overlay, over until now, is to hold; false when it cannot be done.
-func (g *program) remove(old *Ruleset, chain uint32, gone RuleID, over []uint32) ([]uint32, bool) {
+// remove takes a rule out of a chain of the program in place f, and returns what the chain's overlay, over until now, is to hold, and
+// whether the rule led to another chain; ok is false when it cannot be done.
+func (g *program) remove(old *Ruleset, f int, chain uint32, gone RuleID, over []uint32) (left []uint32, led, ok bool) {
 	ch := g.chains[chain]
 	rank, ok := g.rankOfRule(ch, gone)
 	if !ok {
-		return nil, false
+		return nil, false, false
 	}
 	was := g.rule(rank)
 	over = slices.DeleteFunc(over, func(e uint32) bool { return g.rankOf(e) == rank })
@@ -327,8 +332,8 @@ func (g *program) remove(old *Ruleset, chain uint32, gone RuleID, over []uint32)
 	if rank&g.low() != g.low() {
 		g.late = slices.Delete(g.late, k, k+1)
 	} else {
-		// Its boxes are made again, for its entries may be anywhere.
-		c := compiler{rs: &Ruleset{}, opt: old.opt, cur: &program{v6: g.v6}}
+		// Its boxes are made again, for its entries may be anywhere; in the same place, for not every one knows both ways.
+		c := compiler{rs: &Ruleset{}, opt: old.opt, place: f, cur: &program{v6: g.v6}}
 		boxes := c.boxes(nil, &deed{}, old.info(gone).Rule)
 		if was.hides {
 			over = append(over, g.uncovered(boxes, rank, g.rankAt(ch.end))...)
@@ -342,10 +347,7 @@ func (g *program) remove(old *Ruleset, chain uint32, gone RuleID, over []uint32)
 			g.writeEntry(&boxes[i], goneVerb, 0)
 		}
 	}
-	if d := g.deedOf(was); d.leads() {
-		g.forsake()
-	}
-	return over, true
+	return over, g.deedOf(was).leads(), true
 }
 
 // add puts the rule that comes into a chain, and returns what the chain's overlay, over until now, is to hold; false when it cannot

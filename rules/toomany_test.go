@@ -34,6 +34,34 @@ func TestTooManyRules(t *testing.T) {
 	}
 }
 
+// TestChangeFull: where there are as many rules as there may be none comes, and those that are there are changed as ever.
+func TestChangeFull(t *testing.T) {
+	f, err := Parse("t", []byte("*filter\n:FORWARD DROP [0:0]\n"+strings.Repeat("-A FORWARD -p 6 -j ACCEPT\n", MaxRules)+"COMMIT\n"), IPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, err := Compile([]*File{f}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		do   string
+		full bool // and is refused
+	}{{"-R FORWARD 7 -p 17", false}, {"-D FORWARD 7", false}, {"-A FORWARD -p 17", false}, {"-A FORWARD -p 17", true}} {
+		to, _, err := edit(rs, tc.do)
+		if tc.full {
+			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("at most %d rules", MaxRules)) {
+				t.Errorf("%s: error %v", tc.do, err)
+			}
+			continue
+		}
+		if err != nil || !to.Follows(rs) {
+			t.Fatalf("%s: compiled anew, error %v", tc.do, err)
+		}
+		rs = to
+	}
+}
+
 // TestByteOrderMark: at the beginning it is no part of the text, and anywhere else it is.
 func TestByteOrderMark(t *testing.T) {
 	const text = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"
