@@ -119,8 +119,7 @@
 //   - when a change would make an overlay too large (128 entries), and after 512 changes, so that lookups stay as fast as after
 //     compiling;
 //   - when ranks do not fit: where a place has no rank left and no room can be made, and by every change where a program has too many
-//     rules and chains for ranks between them, with 500,000 rules from about 16,200 chains on;
-//   - by every change of MaxRules rules.
+//     rules and chains for ranks between them, with 500,000 rules from about 16,200 chains on.
 //
 // Filled says how near overlays and the number of changes are to their limits, and Recompile lets the caller compile before, at a time
 // of its own, with Replay for what changed meanwhile, as package dataplane does: then only a burst of changes faster than compiling
