@@ -36,6 +36,9 @@ func TestTooManyRules(t *testing.T) {
 
 // TestChangeFull: where there are as many rules as there may be none comes, and those that are there are changed as ever.
 func TestChangeFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a million rules take the race detector minutes, and nothing runs beside another here")
+	}
 	f, err := Parse("t", []byte("*filter\n:FORWARD DROP [0:0]\n"+strings.Repeat("-A FORWARD -p 6 -j ACCEPT\n", MaxRules)+"COMMIT\n"), IPv4)
 	if err != nil {
 		t.Fatal(err)
