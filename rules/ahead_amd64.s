@@ -1,13 +1,14 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// The free bits of a shape's span moved to where the last bits of the addresses are, and its spans to where the ports are.
-DATA freeBits<>+0(SB)/8, $0x8080800780808005
-DATA freeBits<>+8(SB)/8, $0x8080808080808080
-GLOBL freeBits<>(SB), RODATA|NOPTR, $16
-DATA spans<>+0(SB)/8, $0x8080808080808080
-DATA spans<>+8(SB)/8, $0x8006800403020100
-GLOBL spans<>(SB), RODATA|NOPTR, $16
+// The free bits of a shape's span moved to where the last bits of the addresses are, and its spans to where the ports are;
+// burst_amd64.s has them from here.
+DATA ·freeBits+0(SB)/8, $0x8080800780808005
+DATA ·freeBits+8(SB)/8, $0x8080808080808080
+GLOBL ·freeBits(SB), RODATA|NOPTR, $16
+DATA ·spans+0(SB)/8, $0x8080808080808080
+DATA ·spans+8(SB)/8, $0x8006800403020100
+GLOBL ·spans(SB), RODATA|NOPTR, $16
 
 // func descendVector(a *ahead, trees, slots []slot, lanes int)
 //
@@ -175,8 +176,8 @@ leaf:
 	MOVQ entries_base+40(FP), R10
 	MOVQ shapes_base+64(FP), R11
 	VPCMPEQD X0, X0, X0
-	VMOVDQU freeBits<>(SB), X4
-	VMOVDQU spans<>(SB), X5
+	VMOVDQU ·freeBits(SB), X4
+	VMOVDQU ·spans(SB), X5
 	MOVQ R8, end-8(SP)
 	XORL BX, BX
 	XORL R8, R8
@@ -235,8 +236,8 @@ TEXT ·restVector(SB), NOSPLIT, $0-88
 	MOVQ shapes_base+56(FP), R11
 	MOVQ n+80(FP), R12
 	VPCMPEQD X0, X0, X0
-	VMOVDQU freeBits<>(SB), X4
-	VMOVDQU spans<>(SB), X5
+	VMOVDQU ·freeBits(SB), X4
+	VMOVDQU ·spans(SB), X5
 	XORL BX, BX
 	JMP  next
 

@@ -379,14 +379,6 @@ done:
 	VINSERTI64X2  $3, disp(base)(R9*1), evenZ, evenZ; \
 	VINSERTI64X2  $3, disp(base)(R10*1), oddZ, oddZ
 
-// The free bits of a shape's span moved to where the last bits of the addresses are, and its spans to where the ports are.
-DATA freeBits<>+0(SB)/8, $0x8080800780808005
-DATA freeBits<>+8(SB)/8, $0x8080808080808080
-GLOBL freeBits<>(SB), RODATA|NOPTR, $16
-DATA spans<>+0(SB)/8, $0x8080808080808080
-DATA spans<>+8(SB)/8, $0x8006800403020100
-GLOBL spans<>(SB), RODATA|NOPTR, $16
-
 // Words of 16 bits of an entry and its lowest ports that stand in the entry itself, the others in the shape.
 #define ownWords 0x1f1f1f1f
 
@@ -496,8 +488,8 @@ tree:
 	JNZ  tree
 	CONST(const_shapeMask<<4, Z16)
 	VPTERNLOGD $0xff, Z17, Z17, Z17
-	VBROADCASTI64X2 freeBits<>(SB), Z24
-	VBROADCASTI64X2 spans<>(SB), Z25
+	VBROADCASTI64X2 ·freeBits(SB), Z24
+	VBROADCASTI64X2 ·spans(SB), Z25
 	CONST(16, Z18)
 	CONST(~(const_entryMask<<const_entryShift), Z19)
 	CONST(const_entryMask<<4, Z21)

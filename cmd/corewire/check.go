@@ -313,17 +313,21 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 	}
 	again := map[finding][]int{} // by what is the same: the lines, in the order found
 	for _, f := range r.Findings {
-		same := f.anywhere()
-		again[same] = append(again[same], f.Line)
+		if f.Line > 0 {
+			again[f.anywhere()] = append(again[f.anywhere()], f.Line)
+		}
 	}
 	for _, f := range r.Findings {
-		same := f.anywhere()
-		lines := again[same]
-		if lines == nil {
-			continue // stands with the first
+		also := ""
+		if f.Line > 0 {
+			lines := again[f.anywhere()]
+			if lines == nil {
+				continue // stands with the first
+			}
+			again[f.anywhere()] = nil
+			also = alsoIn(lines[1:])
 		}
-		again[same] = nil
-		if _, err := fmt.Fprintln(w, f.String()+alsoIn(lines[1:])); err != nil {
+		if _, err := fmt.Fprintln(w, f.String()+also); err != nil {
 			return err
 		}
 	}

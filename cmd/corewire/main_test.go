@@ -314,6 +314,22 @@ COMMIT
 	golden(t, "check.golden", all.String())
 }
 
+// TestSameFindings: a finding is printed once with its other lines, and each by itself where there is no line.
+func TestSameFindings(t *testing.T) {
+	r := report{Findings: []finding{}}
+	for _, line := range []int{3, 0, 5, 0} {
+		r.add(finding{Severity: "warning", Kind: "file", File: "rules", Line: line, Text: "odd"})
+	}
+	var b strings.Builder
+	if err := r.print(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	const want = "warning: rules:3: odd; the same in line 5\nwarning: rules: odd\nwarning: rules: odd\n0 rules, 0 errors, 4 warnings\n"
+	if b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
+
 // TestExplain: packets described and frames of a capture, offline; each kind is read as it was meant.
 func TestExplain(t *testing.T) {
 	home, err := os.Getwd()
